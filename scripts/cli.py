@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the configs ask for before anything else: settings that exist, and errors that a user can read."""
+
+import ast
+import difflib
+import inspect
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from monai.bundle import ConfigParser, run
+
+from .errors import InputError
+
+TRACKING_SETTINGS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config"}  # of monai.bundle run --tracking
+
+
+def prepare(argv: Sequence[str]) -> None:
+    """Show input errors as one sentence, and refuse settings that no config has.
+
+    Args:
+        argv: the command line of ``python -m monai.bundle run``; another command's is left alone.
+
+    Raises:
+        InputError: when an override is mistyped; MONAI would add it as a new setting that nothing reads.
+    """
+    sys.excepthook = _show
+    given = _read_options(argv)
+    if "run" not in argv or "config_file" not in given:
+        return
+    files = _literal(given["config_file"])
+    parser = ConfigParser()
+    parser.read_config(files)
+    names = set(given) - set(inspect.signature(run).parameters)
+    if "args_file" in given:
+        names |= set(ConfigParser.load_config_file(given["args_file"])) - set(inspect.signature(run).parameters)
+    if "tracking" in given:
+        names -= TRACKING_SETTINGS
+    for name in sorted(names):
+        _check_setting(name, parser)
+
+
+def _check_setting(name: str, parser: ConfigParser) -> None:
+    """Refuse a setting that is not in the configs; a new key inside a component that is there is allowed."""
+    key = name.lstrip("+").replace("#", "::")
+    parent, _, _ = key.rpartition("::")
+    if key in parser or (parent and parent in parser):
+        return
+    nearest = difflib.get_close_matches(parent or key, parser.config.keys(), n=1, cutoff=0.5)
+    hint = f"did you mean --{nearest[0]}?" if nearest else "the settings are listed at the top of the config file"
+    raise InputError(f"--{name} is not a setting: {hint}")
+
+
+def _read_options(argv: Sequence[str]) -> dict[str, str]:
+    """Read ``--name value`` and ``--name=value`` of a command line."""
+    options = {}
+    for token, following in zip(argv, [*argv[1:], ""]):
+        if token.startswith("--"):
+            name, assigned, value = token[2:].partition("=")
+            options[name] = value if assigned else following
+    return options
+
+
+def _literal(text: str) -> str | list[str]:
+    """Read a list of files as monai.bundle does, or one file."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print an input error, however deep the engine wrapped it, as one line; anything else as usual."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            print(f"error: {cause}", file=sys.stderr)
+            return
+        cause = cause.__cause__ or cause.__context__
+    sys.__excepthook__(kind, error, traceback)

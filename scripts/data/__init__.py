@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets: lists of the supported layouts, items that are objects, and the built-in sample."""
+
+from .datalists import decathlon_datalist, find_datalist, folder_datalist, isic_datalist
+from .inputs import InputDataset, find_inputs
+from .objects import ObjectDataset
+from .sample import make_sample
+
+__all__ = [
+    "InputDataset",
+    "ObjectDataset",
+    "decathlon_datalist",
+    "find_datalist",
+    "find_inputs",
+    "folder_datalist",
+    "isic_datalist",
+    "make_sample",
+]

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of images and labels from the layouts that data sets come in.
+
+Each function returns ``{"training": [{"image": path, "label": path}, ...], "validation": [...]}``.
+"""
+
+import csv
+import json
+import logging
+import re
+from pathlib import Path
+
+from monai.data import partition_dataset
+
+from ..errors import InputError
+from .sample import make_sample
+
+logger = logging.getLogger(__name__)
+
+Datalist = dict[str, list[dict[str, str]]]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+
+
+def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+    """List a data set of any known layout, or the built-in sample when none is given.
+
+    Args:
+        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, with ``images/`` and ``labels/``, or in the ISIC
+            challenge's layout; nothing makes the sample.
+        cache_dir: where the sample is kept.
+        val_fraction: share of a folder without a split of its own that validates.
+        seed: of that split.
+
+    Raises:
+        InputError: when the folder does not exist or has none of these layouts.
+    """
+    if not dataset_dir:
+        sample = make_sample(Path(cache_dir) / "sample")
+        logger.info(f"no dataset_dir given: using the built-in sample of made-up lesions at {sample}")
+        return decathlon_datalist(str(sample), val_fraction, seed)
+    root = _existing_folder(dataset_dir)
+    if any((root / name).is_file() for name in ("datalist.json", "dataset.json")):
+        return decathlon_datalist(dataset_dir, val_fraction, seed)
+    if (root / "images").is_dir() and (root / "labels").is_dir():
+        return folder_datalist(dataset_dir, val_fraction, seed)
+    if any(root.glob("*ISIC*")):
+        return isic_datalist(dataset_dir, val_fraction, seed)
+    raise InputError(
+        f"{root} has no layout that is known: expected datalist.json or dataset.json (Decathlon), images/ and labels/, or the "
+        "folders of the ISIC challenge; see docs/datasets.md"
+    )
+
+
+def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+    """List a data set of the Medical Segmentation Decathlon's layout.
+
+    Args:
+        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, or such a file; paths in it are relative to it.
+        val_fraction: share of the training list that validates where the file has no ``validation`` list.
+        seed: of that split.
+
+    Raises:
+        InputError: when there is no such file, or it is not of this layout.
+    """
+    path = Path(dataset_dir)
+    if path.is_dir():
+        path = next((path / n for n in ("datalist.json", "dataset.json") if (path / n).is_file()), path / "datalist.json")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a folder with a datalist.json or dataset.json")
+    try:
+        content = json.loads(path.read_text())
+        lists = {
+            split: [{k: str(path.parent / item[k]) for k in ("image", "label")} for item in content.get(split, [])]
+            for split in ("training", "validation")
+        }
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(
+            f'{path} is not a Decathlon list ({error}): expected {{"training": [{{"image": ..., "label": ...}}, ...]}}'
+        ) from error
+    if not lists["training"] and not lists["validation"]:
+        raise InputError(f"{path} lists no images under training or validation")
+    return lists if lists["validation"] else _split(lists["training"], val_fraction, seed)
+
+
+def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+    """Pair ``images/`` and ``labels/`` by file stem and split them at random.
+
+    Args:
+        dataset_dir: a folder that holds both; a label may add ``_mask``, ``_label``, ``_seg`` or ``_segmentation`` to the stem.
+        val_fraction: share that validates.
+        seed: of the split.
+
+    Raises:
+        InputError: when a folder is missing or nothing pairs.
+    """
+    root = _existing_folder(dataset_dir)
+    images = _by_stem(_existing_folder(root / "images"))
+    labels = _by_stem(_existing_folder(root / "labels"), r"_(mask|label|seg|segmentation)$")
+    alone = sorted(images.keys() ^ labels.keys())
+    if alone:
+        logger.warning(f"{root}: left out {len(alone)} files without a partner of the same stem: {', '.join(alone[:5])}")
+    pairs = [{"image": images[stem], "label": labels[stem]} for stem in sorted(images.keys() & labels.keys())]
+    if not pairs:
+        raise InputError(f"{root}: no file in images/ has the stem of a file in labels/")
+    return _split(pairs, val_fraction, seed)
+
+
+def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+    """List the ISIC challenge's lesion segmentation, 2016 (CSV) or 2017 and 2018 (``*_segmentation.png``).
+
+    Args:
+        dataset_dir: the folder with the challenge's own folders and CSV files.
+        val_fraction: share of the training images that validates where no validation or test masks are present.
+        seed: of that split.
+
+    Raises:
+        InputError: when neither layout is found.
+    """
+    root = _existing_folder(dataset_dir)
+    tables = {split: next(root.glob(f"*ISIC*_{split}_GroundTruth.csv"), None) for split in ("Training", "Test")}
+    if tables["Training"]:
+        training, validation = (_isic_table(t) if t else [] for t in tables.values())
+        return {"training": training, "validation": validation} if validation else _split(training, val_fraction, seed)
+
+    images = {path.stem: path for path in sorted(root.rglob("*.jpg"))}
+    found: Datalist = {"train": [], "validation": [], "test": []}
+    for label in sorted(p for p in root.rglob("*.png") if p.stem.lower().endswith("_segmentation")):
+        image = images.get(label.stem[: -len("_segmentation")])
+        folder = str(label.parent.relative_to(root)).lower()
+        split = next((s for s in ("validation", "test") if s in folder), "train")
+        if image is None:
+            logger.warning(f"{label}: left out, there is no image of its name")
+        else:
+            found[split].append({"image": str(image), "label": str(label)})
+    if not found["train"]:
+        raise InputError(f"{root} has neither ISBI2016_ISIC_Part1_Training_GroundTruth.csv nor *_segmentation.png masks")
+    held = found["validation"] or found["test"]
+    return {"training": found["train"], "validation": held} if held else _split(found["train"], val_fraction, seed)
+
+
+def _isic_table(path: Path) -> list[dict[str, str]]:
+    """Read the 2016 table: in each row, one cell is a JPEG and one a PNG, relative to the table."""
+    pairs = []
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        for row in csv.reader(file):
+            image = next((c for c in row if c.lower().endswith((".jpg", ".jpeg"))), None)
+            label = next((c for c in row if c.lower().endswith(".png")), None)
+            if image and label:
+                pairs.append({"image": str(path.parent / image), "label": str(path.parent / label)})
+    if not pairs:
+        raise InputError(f"{path} names no pairs of a .jpg image and a .png mask")
+    return pairs
+
+
+def _split(pairs: list[dict[str, str]], val_fraction: float, seed: int) -> Datalist:
+    """Split pairs at random, at least one on each side where there are two."""
+    if not 0 <= val_fraction < 1:
+        raise InputError(f"val_fraction is at least 0 and below 1, got {val_fraction}")
+    if val_fraction == 0 or len(pairs) < 2:
+        return {"training": pairs, "validation": []}
+    held = min(max(round(val_fraction * len(pairs)), 1), len(pairs) - 1)
+    shuffled = partition_dataset(pairs, num_partitions=1, shuffle=True, seed=seed)[0]
+    return {"training": shuffled[held:], "validation": shuffled[:held]}
+
+
+def _existing_folder(path: str | Path) -> Path:
+    if not Path(path).is_dir():
+        raise InputError(f"{path} is not a folder: give the path of a data set")
+    return Path(path)
+
+
+def _by_stem(folder: Path, ending: str = "$^") -> dict[str, str]:
+    """Map the stem of each image file, less an ending, to its path."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), None)
+        if suffix is None or path.name.startswith("."):
+            continue
+        stem = re.sub(ending, "", path.name[: -len(suffix)], flags=re.IGNORECASE)
+        if stem in found:
+            raise InputError(f"{path} and {found[stem]} have the same stem: rename one")
+        found[stem] = str(path)
+    return found

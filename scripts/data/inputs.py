@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images to predict on: one file, a folder, or a list, where a bad one does not stop the others."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from ..errors import InputError
+from .datalists import IMAGE_SUFFIXES, find_datalist
+
+logger = logging.getLogger(__name__)
+
+
+def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
+    """List the images to predict on.
+
+    Args:
+        path: an image; a folder of images; a JSON list of items like ``{"image": "a.png", "points": [[x, y, 1]]}`` (or plain
+            paths), relative to the file; nothing takes the validation images of the built-in sample.
+        cache_dir: where the sample is kept.
+
+    Returns:
+        Items with ``image`` (a path), ``name`` (of the output files, unique) and the prompts of the list.
+
+    Raises:
+        InputError: when the path does not exist or holds no images.
+    """
+    if not path:
+        items: list[dict] = [{"image": pair["image"]} for pair in find_datalist(None, cache_dir)["validation"]]
+    elif Path(path).suffix.lower() == ".json":
+        items = _read_list(Path(path))
+    elif Path(path).is_dir():
+        items = [{"image": str(p)} for p in sorted(Path(path).iterdir()) if _suffix(p)]
+        if not items:
+            raise InputError(f"{path} holds no images: known are {', '.join(IMAGE_SUFFIXES)}")
+    elif Path(path).exists():
+        items = [{"image": str(path)}]
+    else:
+        raise InputError(f"{path} does not exist: give an image, a folder of images, or a JSON list")
+    return _name_uniquely(items)
+
+
+class InputDataset(IterableDataset):
+    """Prepare one item after another; an item that fails is reported by name, and the rest are done.
+
+    Args:
+        data: items with an ``image`` path.
+        transform: of each item.
+    """
+
+    def __init__(self, data: Sequence[dict[str, Any]], transform: Callable) -> None:
+        self.data = data
+        self.transform = transform
+        self.problems: list[str] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        self.problems = []
+        for item in self.data:
+            try:
+                prepared = self.transform(item)
+            except Exception as error:
+                self.problems.append(_input_error(error))
+                logger.error(self.problems[-1])
+                continue
+            yield prepared
+
+    def finish(self) -> None:
+        """Fail at the end when an item failed.
+
+        Raises:
+            InputError: with the one problem, or naming how many there were.
+        """
+        if self.problems and len(self.data) == 1:
+            raise InputError(self.problems[0])
+        if self.problems:
+            raise InputError(
+                f"{len(self.problems)} of {len(self.data)} images failed, the others are done: {'; '.join(self.problems)}"
+            )
+
+
+def _input_error(error: BaseException) -> str:
+    """Find the sentence that speaks to the user inside what MONAI wraps around it; re-raise what is no user's fault."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__
+    raise error
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a JSON list of images")
+    try:
+        content = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if isinstance(content, dict):  # a Decathlon file
+        content = content.get("testing") or content.get("validation") or []
+    items = [{"image": item} if isinstance(item, str) else item for item in content]
+    if not items or not all(isinstance(item, dict) and isinstance(item.get("image"), str) for item in items):
+        raise InputError(f'{path} lists no images: expected [{{"image": "a.png", "points": [[x, y, 1]]}}, ...]')
+    known = ("image", "points", "boxes", "slice")
+    return [{**{k: item[k] for k in known if k in item}, "image": str(path.parent / item["image"])} for item in items]
+
+
+def _name_uniquely(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name outputs by the image's stem, with its suffix or a number where two would be the same."""
+    taken: set[str] = set()
+    for item in items:
+        path = Path(item["image"])
+        suffix = _suffix(path) or path.suffix
+        stem = path.name[: len(path.name) - len(suffix)]
+        options = [stem, stem + suffix.replace(".", "_"), *(f"{stem}_{n}" for n in range(2, len(items) + 2))]
+        item["name"] = next(name for name in options if name not in taken)
+        taken.add(item["name"])
+    return items
+
+
+def _suffix(path: Path) -> str | None:
+    name = path.name.lower()
+    if name.startswith("."):
+        return None
+    return next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and labels from files of any supported kind, checked, in the axis order of MONAI's readers: [C, X, Y] or [C, X, Y, Z].
+
+Axis 0 is x (columns), axis 1 is y (rows), the last axis of a volume is the slice.
+"""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor, PILReader
+from monai.transforms import LoadImaged, MapTransform, ScaleIntensityRange, Transform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+from PIL import Image
+
+from ..errors import InputError
+
+DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # arrays of these hold intensities
+
+
+class PictureReader(PILReader):
+    """Read PNG, JPEG, BMP and TIFF through PIL; colour pictures of unusual modes (palette, CMYK, 1 bit) become RGB or grey.
+
+    Args:
+        keep_palette: give a palette picture's indices, which are a label's values, not its colours.
+    """
+
+    def __init__(self, keep_palette: bool = False) -> None:
+        super().__init__(converter=self.convert)
+        self.keep_palette = keep_palette
+
+    def verify_suffix(self, filename) -> bool:
+        names = filename if isinstance(filename, (tuple, list)) else [filename]
+        return all(str(n).lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")) for n in names)
+
+    def convert(self, picture: Image.Image) -> Image.Image:
+        picture.load()  # a picture that is cut short fails here, by name
+        if picture.mode in DIRECT_MODES or (self.keep_palette and picture.mode in ("P", "PA")):
+            return picture
+        return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+class LoadFiled(LoadImaged):
+    """Load image files by suffix with the channel first, and say in one sentence what is wrong with a bad one.
+
+    The last volume stays in memory, since the items of its slices follow each other in validation and when a cache fills.
+    All but 8-bit pictures carry the 0.5th and 99.5th percentile of the whole image as ``meta["percentiles"]``, so that a
+    slice is scaled as its volume.
+
+    Args:
+        keys: keys of file paths; a folder is read as a DICOM series.
+        label: whether the files are labels: palette indices stay as they are.
+
+    Raises:
+        InputError: when a file is missing, unreadable, or holds pixels that are not finite.
+    """
+
+    def __init__(self, keys: KeysCollection, label: bool = False) -> None:
+        super().__init__(keys, dtype=None, ensure_channel_first=True)
+        self.register(PictureReader(keep_palette=label))
+        self.label = label
+        self.last: tuple[tuple, MetaTensor] | None = None
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            loaded[key] = self.load(Path(str(data[key])))
+        return loaded
+
+    def load(self, path: Path) -> MetaTensor:
+        """Load one file as (C, X, Y) or (C, X, Y, Z), in its own type."""
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        state = (path, path.stat().st_mtime_ns)
+        if self.last is not None and self.last[0] == state:
+            return self.last[1]
+        try:
+            image = self._loader(str(path))
+        except Exception as error:  # each reader has its own kinds
+            raise InputError(f"{path} cannot be read as an image: {_first_line(error)}") from error
+        if image.ndim not in (3, 4) or 0 in image.shape:
+            raise InputError(f"{path} is not an image or a volume: its array is {tuple(image.shape)}")
+        if image.is_floating_point() and not bool(torch.isfinite(image).all()):
+            bad = int((~torch.isfinite(image)).sum())
+            raise InputError(f"{path} holds {bad} pixels that are NaN or infinite: mend or remove the file")
+        if not self.label and not is_picture(image):
+            image.meta["percentiles"] = [float(v) for v in percentile(image.float(), (0.5, 99.5))]
+        self.last = (state, image) if image.ndim == 4 else None
+        return image
+
+
+def is_picture(image: MetaTensor) -> bool:
+    """Tell whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
+    return image.dtype == torch.uint8 and image.ndim == 3
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+class ToRGB(Transform):
+    """Turn grey, grey with alpha, RGB and RGBA of any depth into RGB in 0..1.
+
+    Pictures of 8 bits are divided by 255. Everything else (16-bit pictures, DICOM, volumes) is scaled from a range: the one
+    given, else the 0.5th to the 99.5th percentile of the whole image or volume, from ``meta["percentiles"]`` where set.
+
+    Args:
+        intensity_range: (low, high) that become 0 and 1, such as a CT window; values beyond are clipped.
+    """
+
+    def __init__(self, intensity_range: tuple[float, float] | None = None) -> None:
+        if intensity_range is not None and not intensity_range[0] < intensity_range[1]:
+            raise InputError(f"intensity_range is (low, high) with low < high, got {intensity_range}")
+        self.intensity_range = intensity_range
+
+    def __call__(self, image: MetaTensor) -> MetaTensor:
+        """Convert (C, X, Y[, Z]) with 1 to 4 channels to (3, X, Y[, Z]) float32."""
+        channels = image.shape[0]
+        if channels > 4:
+            raise InputError(f"an image has 1 to 4 channels (grey, RGB, each with or without alpha), got {channels}")
+        scale = self.intensity_range or image.meta.get("percentiles")
+        if scale is None:
+            scale = (0, 255) if is_picture(image) else percentile(image.float(), (0.5, 99.5))
+        low, high = scale
+        image = image[: 1 if channels < 3 else 3].float()  # alpha is left out
+        if low == high:  # a few bright pixels on an even ground, or none
+            low, high = image.min(), image.max()
+        if low == high:
+            image = torch.zeros_like(image)
+        else:
+            image = ScaleIntensityRange(float(low), float(high), b_min=0.0, b_max=1.0, clip=True)(image)
+        return image if image.shape[0] == 3 else image.repeat(3, *[1] * (image.ndim - 1))
+
+
+class ToRGBd(MapTransform):
+    """Dictionary form of :class:`ToRGB`."""
+
+    def __init__(self, keys: KeysCollection, intensity_range: tuple[float, float] | None = None) -> None:
+        super().__init__(keys)
+        self.transform = ToRGB(intensity_range)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        data = dict(data)
+        for key in self.key_iterator(data):
+            data[key] = self.transform(data[key])
+        return data
+
+
+def label_values(label: MetaTensor) -> MetaTensor:
+    """Give a label's ids as one int32 channel.
+
+    Args:
+        label: (C, X, Y[, Z]) as read by :class:`LoadFiled`; several channels must be copies of each other (a grey mask saved
+            as RGB), beside alpha. A JPEG is lossy: there, what is above half is object 255.
+
+    Returns:
+        (1, X, Y[, Z]) int32.
+
+    Raises:
+        InputError: when channels differ, or values are not whole numbers from 0.
+    """
+    path = str(label.meta.get("filename_or_obj", "the label"))
+    colours = label[: {2: 1, 4: 3}.get(label.shape[0], label.shape[0])]
+    if not bool((colours == colours[:1]).all()):
+        raise InputError(f"{path} is a colour picture, not a label: give one channel of ids (0 is background)")
+    label = colours[:1]
+    if path.lower().endswith((".jpg", ".jpeg")):
+        return (label > 127).int() * 255
+    if label.is_floating_point() and not bool((label == label.round()).all()):
+        raise InputError(f"{path} is not a label: its values are not whole numbers")
+    if bool((label < 0).any()):
+        raise InputError(f"{path} is not a label: it holds negative values")
+    return label.to(torch.int32)
+
+
+def spatial_shape(image: MetaTensor | np.ndarray) -> tuple[int, ...]:
+    """Give (X, Y) or (X, Y, Z) of a channel-first image, without a last axis of one slice."""
+    shape = tuple(int(n) for n in image.shape[1:])
+    return shape[:2] if len(shape) == 3 and shape[2] == 1 else shape

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handlers that MONAI and Ignite lack."""
+
+from .checkpoints import CheckpointFile, Resume
+from .panels import ValidationPanels
+from .report import MetricsReport
+from .resources import CudaTimer, PeakMemory
+from .training import GradientClipping, SeedEachEpoch
+
+__all__ = [
+    "CheckpointFile",
+    "CudaTimer",
+    "GradientClipping",
+    "MetricsReport",
+    "PeakMemory",
+    "Resume",
+    "SeedEachEpoch",
+    "ValidationPanels",
+]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of validation: image with prompt, truth and prediction side by side."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ignite.engine import Engine, Events
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from ..figures import overlay, panels, to_uint8
+
+
+class ValidationPanels:
+    """Draw the first cases of each validation, to TensorBoard and as PNG files.
+
+    Args:
+        log_dir: of the TensorBoard log.
+        output_dir: of the PNG files, which the next validation replaces.
+        kinds: the kinds of prompt of validation, in order.
+        count: number of cases to draw.
+    """
+
+    def __init__(self, log_dir: str, output_dir: str, kinds: Sequence[str], count: int = 4) -> None:
+        self.log_dir = log_dir
+        self.output_dir = Path(output_dir)
+        self.kinds = list(kinds)
+        self.count = count
+        self.writer: SummaryWriter | None = None
+        self.drawn = 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        self.drawn = 0
+
+    def __call__(self, engine: Engine) -> None:
+        for item, result in zip(engine.state.batch, engine.state.output):
+            if self.drawn == self.count:
+                return
+            panel = self.draw(item, result)
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(panel).save(self.output_dir / f"validation_{self.drawn}.png")
+            if self.writer is None:
+                self.writer = SummaryWriter(self.log_dir)
+            self.writer.add_image(f"validation/{self.drawn}", panel, engine.state.epoch, dataformats="HWC")
+            self.writer.flush()
+            self.drawn += 1
+
+    def draw(self, item: dict, result: dict) -> np.ndarray:
+        """Draw the first object of a case: truth, then each kind of prompt with its prediction."""
+        image = to_uint8(result["image"].detach().cpu())
+        truth = np.asarray(result["label"][:1].cpu()) > 0
+        case = json.loads(item["case"])
+        pictures, titles = [overlay(image, truth)], [f"truth: {case['image']}"]
+        step = len(result["label"])
+        for k, kind in enumerate(self.kinds):
+            prediction = np.asarray(result["pred"][k * step : k * step + 1].cpu()) > 0
+            points, labels = (np.asarray(item[key][k * step : k * step + 1].cpu()) for key in ("points", "point_labels"))
+            pictures.append(overlay(image, prediction, points, labels))
+            titles.append(kind)
+        return panels(pictures, titles)

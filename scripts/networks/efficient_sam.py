@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EfficientSAM (Xiong et al., "EfficientSAM: Leveraged Masked Image Pretraining for Efficient Segment Anything", 2023).
+
+Parameter names are those of yformer/EfficientSAM (Apache-2.0), so its checkpoints load as they are.
+"""
+
+from typing import Optional, Union  # TorchScript reads Optional and Union, not the bar of PEP 604, in signatures
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .image_encoder import PATCH_SIZE, ImageEncoder
+from .mask_decoder import MaskDecoder
+from .prompt_encoder import PromptEncoder
+
+BACKBONES = {"vitt": {"dim": 192, "num_heads": 3}, "vits": {"dim": 384, "num_heads": 6}}
+
+
+class EfficientSAM(nn.Module):
+    """Segment what points and boxes ask for.
+
+    Args:
+        backbone: ``"vitt"`` (10 M parameters) or ``"vits"`` (26 M).
+        image_size: side S in pixels of the network's own square grid, a multiple of 16; 1024 is upstream's. Images of any
+            size go in: they are resized to it (aspect not kept, as upstream), and masks come back on the image's grid.
+
+    Raises:
+        ValueError: when the backbone is unknown or the size is not a positive multiple of 16.
+    """
+
+    def __init__(self, backbone: str = "vitt", image_size: int = 1024) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone is one of {sorted(BACKBONES)}, got {backbone!r}")
+        if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
+            raise ValueError(f"image_size is a positive multiple of {PATCH_SIZE}, got {image_size}")
+        self.backbone = backbone
+        self.image_size = int(image_size)
+        self.image_encoder = ImageEncoder(self.image_size, depth=12, **BACKBONES[backbone])
+        self.prompt_encoder = PromptEncoder(self.image_size, self.image_encoder.grid)
+        self.mask_decoder = MaskDecoder()
+        self.register_buffer("pixel_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+        self.apply(_init_linear)
+        nn.init.trunc_normal_(self.image_encoder.pos_embed, std=0.02)
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """Resize (B, 3, H, W) in 0..1 to (B, 3, S, S) and normalise it by the ImageNet mean and deviation."""
+        if image.shape[-2] != self.image_size or image.shape[-1] != self.image_size:
+            image = F.interpolate(image, [self.image_size, self.image_size], mode="bilinear", align_corners=False)
+        return (image - self.pixel_mean) / self.pixel_std
+
+    @torch.jit.export
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Encode images: the costly half, once per image.
+
+        Args:
+            image: (B, 3, H, W), RGB in 0..1.
+
+        Returns:
+            (B, 256, T, T) embeddings, T = S / 16.
+        """
+        return self.image_encoder(self.preprocess(image))
+
+    def decode_all(
+        self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Decode all four masks of each object: logits (B, Q, 4, 4T, 4T) and IoU (B, Q, 4), mask 0 first."""
+        batch, queries = points.shape[0], points.shape[1]
+        tokens = self.prompt_encoder(points.flatten(0, 1), point_labels.flatten(0, 1), size)  # (B*Q, N, 256)
+        embeddings = embeddings.repeat_interleave(queries, dim=0)  # (B, 256, T, T) -> (B*Q, 256, T, T)
+        logits, iou = self.mask_decoder(embeddings, self.prompt_encoder.dense_pe(), tokens)
+        return logits.unflatten(0, (batch, queries)), iou.unflatten(0, (batch, queries))
+
+    @torch.jit.export
+    def decode(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        multimask: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode masks from embeddings: the cheap half, once per click.
+
+        Args:
+            embeddings: (B, 256, T, T) from :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``, for Q objects.
+            point_labels: (B, Q, N) integers: -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and
+                bottom-right corner.
+            size: (H, W) of the image that the points are pixels of.
+            multimask: three masks for an ambiguous prompt, else the one for a clear prompt.
+
+        Returns:
+            Low-resolution logits (B, Q, M, 4T, 4T), threshold 0, and predicted IoU (B, Q, M), M = 3 or 1.
+        """
+        logits, iou = self.decode_all(embeddings, points, point_labels, size)
+        if multimask:
+            return logits[:, :, 1:], iou[:, :, 1:]
+        return logits[:, :, :1], iou[:, :, :1]
+
+    @torch.jit.export
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits (..., h, w) to (..., H, W) by bicubic interpolation, as upstream."""
+        flat = logits.reshape(-1, 1, logits.shape[-2], logits.shape[-1])
+        flat = F.interpolate(flat, [size[0], size[1]], mode="bicubic", align_corners=False)
+        return flat.reshape(logits.shape[:-2] + flat.shape[-2:])
+
+    def forward(
+        self, image: Tensor, points: Optional[Tensor] = None, point_labels: Optional[Tensor] = None
+    ) -> Union[Tensor, tuple[Tensor, Tensor]]:
+        """Segment Q objects of each image.
+
+        Args:
+            image: (B, 3, H, W), RGB in 0..1.
+            points: (B, Q, N, 2) or, for one object, (B, N, 2): (x, y) in pixels of ``image``. Without points the box of
+                the whole image stands in.
+            point_labels: (B, Q, N) or (B, N): -1 padding, 0 background, 1 foreground, 2 and 3 a box's corners.
+
+        Returns:
+            In evaluation, logits (B, Q, H, W) of the mask with the best predicted IoU among the three. In training, what
+            the loss needs: low-resolution logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, mask 0 first.
+        """
+        size = (image.shape[-2], image.shape[-1])
+        if points is None or point_labels is None:
+            corners = torch.tensor([[0.0, 0.0], [size[1] - 1.0, size[0] - 1.0]], device=image.device)
+            points = corners.expand(image.shape[0], 1, 2, 2)
+            point_labels = torch.tensor([2, 3], device=image.device).expand(image.shape[0], 1, 2)
+        if points.dim() == 3:
+            points, point_labels = points.unsqueeze(1), point_labels.unsqueeze(1)
+        logits, iou = self.decode_all(self.encode_image(image), points, point_labels, size)
+        if self.training:
+            return logits, iou
+        best = iou[:, :, 1:].argmax(dim=2) + 1  # (B, Q)
+        best = best[:, :, None, None, None].expand(-1, -1, 1, logits.shape[-2], logits.shape[-1])
+        return self.upscale(logits.gather(2, best).squeeze(2), size)
+
+
+def _init_linear(module: nn.Module) -> None:
+    """Start linear layers from a truncated normal of deviation 0.02 and zero bias (ViT, as in timm)."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prompt encoder of EfficientSAM (Xiong et al., 2023), after SAM's (Kirillov et al., 2023)."""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .image_encoder import ComputedOnce
+
+NUM_SLOTS = 6  # upstream pads or cuts every prompt to six points, and the padding takes part in attention
+
+
+class PositionEmbeddingRandom(nn.Module):
+    """Encode coordinates by random Fourier features (Tancik et al., 2020), row 0 of the matrix for x, row 1 for y."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, num_features))
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Encode (..., 2) coordinates (x, y) in 0..1 as (..., 2 * num_features)."""
+        phase = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+class PromptEncoder(nn.Module):
+    """Turn points and boxes into tokens.
+
+    A background point (label 0) is a bare positional code here: upstream has no embedding for it.
+
+    Args:
+        image_size: side S of the network's image in pixels.
+        grid: side T of the image embedding.
+        dim: width of the tokens.
+    """
+
+    def __init__(self, image_size: int, grid: int, dim: int = 256) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.grid = grid
+        self.num_slots = NUM_SLOTS
+        self.pe_layer = PositionEmbeddingRandom(dim // 2)
+        self.invalid_points = nn.Embedding(1, dim)
+        self.point_embeddings = nn.Embedding(1, dim)
+        self.bbox_top_left_embeddings = nn.Embedding(1, dim)
+        self.bbox_bottom_right_embeddings = nn.Embedding(1, dim)
+        self.encoded_once = ComputedOnce()
+
+    def forward(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Encode the prompts of each object.
+
+        Args:
+            points: (B, N, 2), (x, y) in pixels of an image of ``size``; a negative coordinate means none.
+            point_labels: (B, N) integers: -1 padding, 0 background, 1 foreground, 2 and 3 a box's corners.
+            size: (H, W) of the image that the points lie on.
+
+        Returns:
+            (B, max(N, 6), dim) tokens; unused slots hold the padding token.
+        """
+        points = self.rescale(points, size)
+        missing = self.num_slots - points.shape[1]
+        if missing > 0:
+            points = F.pad(points, [0, 0, 0, missing], value=-1.0)
+            point_labels = F.pad(point_labels, [0, missing], value=-1.0)
+        tokens = self.pe_layer((points + 0.5) / self.image_size)  # (B, N, dim); half a pixel of the network's image
+        label = point_labels.unsqueeze(-1)
+        tokens = tokens + self.invalid_points.weight * (label == -1)
+        tokens = tokens + self.point_embeddings.weight * (label == 1)
+        tokens = tokens + self.bbox_top_left_embeddings.weight * (label == 2)
+        return tokens + self.bbox_bottom_right_embeddings.weight * (label == 3)
+
+    def rescale(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring (x, y) of an image of ``size`` to pixels of the network's image; negative coordinates become -1."""
+        x = points[..., 0] * (self.image_size / size[1])
+        y = points[..., 1] * (self.image_size / size[0])
+        points = torch.stack([x, y], dim=-1)
+        return torch.where(points >= 0, points, torch.full_like(points, -1.0))
+
+    def dense_pe(self) -> Tensor:
+        """Give the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""
+        if torch.jit.is_scripting():
+            return self.encode_grid()
+        return self.encoded_grid()
+
+    def encode_grid(self) -> Tensor:
+        matrix = self.pe_layer.positional_encoding_gaussian_matrix
+        centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        return self.pe_layer(torch.stack([x, y], dim=-1)).flatten(0, 1).unsqueeze(0)  # (T, T, dim) -> (1, T*T, dim)
+
+    @torch.jit.unused
+    def encoded_grid(self) -> Tensor:
+        return self.encoded_once(self.pe_layer.positional_encoding_gaussian_matrix, self.encode_grid)

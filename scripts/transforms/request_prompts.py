@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts at the door: what a request, a list or the command line says, in the bundle's one form."""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.transforms import Transform
+
+from ..prompts import read_prompts
+
+
+class RequestPromptsd(Transform):
+    """Validate the prompts for an image and send them along with it.
+
+    An item's own ``points``, ``boxes`` and ``slice`` go before the ones given here. See :func:`scripts.prompts.read_prompts`
+    for their form. They are stored as JSON text in ``meta["prompts"]`` of the image, which survives collation.
+
+    Args:
+        image_key: of the (C, X, Y[, Z]) image.
+        points: for images whose item has no prompts.
+        boxes: for images whose item has no prompts.
+        slice_index: the slice of a volume that prompts are on where neither they nor the item name one.
+    """
+
+    def __init__(
+        self,
+        image_key: str = "image",
+        points: Sequence | None = None,
+        boxes: Sequence | None = None,
+        slice_index: int | None = None,
+    ) -> None:
+        self.image_key = image_key
+        self.points = points
+        self.boxes = boxes
+        self.slice_index = slice_index
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        data = dict(data)
+        image = data[self.image_key]
+        points, boxes, k = (data.pop(key, None) for key in ("points", "boxes", "slice"))
+        if points is None and boxes is None:
+            points, boxes = self.points, self.boxes
+        shape = [int(n) for n in image.shape[1:]]
+        name = str(image.meta.get("filename_or_obj", "the image"))
+        entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
+        image.meta["prompts"] = json.dumps(entries)
+        return data
