@@ -12,7 +12,12 @@ from monai.bundle import ConfigParser, run
 
 from .errors import InputError
 
-TRACKING_SETTINGS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config"}  # of monai.bundle run --tracking
+TRACKING_SETTINGS = {
+    "tracking_uri",
+    "experiment_name",
+    "run_name",
+    "save_execute_config",
+}  # of monai.bundle run --tracking
 
 
 def prepare(argv: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from .prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT
+
 __all__ = ["overlay", "panels", "to_uint8"]
 
 # After Okabe and Ito, told apart by colour-blind readers. Blue comes first because neither skin nor grey tissue has it,
@@ -21,7 +23,6 @@ __all__ = ["overlay", "panels", "to_uint8"]
 PALETTE = np.array([(0, 150, 255), (230, 159, 0), (204, 121, 167), (213, 94, 0), (0, 158, 115)], dtype=np.uint8)
 FILL = 0.4  # share of a mask's colour within the mask: the tissue stays visible
 GREEN, RED, YELLOW = (0, 170, 60), (225, 20, 20), (255, 225, 0)
-PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # what a point's label says
 
 
 def to_uint8(image: ArrayLike) -> np.ndarray:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one form of a prompt: build it from what users write or from a label, validate it, pad it.
 
-A prompt for Q objects is ``points`` (Q, N, 2) float32, (x, y) in pixels of the image, and ``point_labels`` (Q, N) int64: -1
-padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right corner. Pixel indices count from 0, and a box's
-corners are the first and last pixel inside it.
+A prompt for Q objects is ``points`` (Q, N, 2) float32, (x, y) in pixels of the image, and ``point_labels`` (Q, N)
+int64: -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right corner. Pixel indices count
+from 0, and a box's corners are the first and last pixel inside it.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,11 @@ def pad_prompts(prompts: Sequence[Prompt], slots: int = 0) -> Prompt:
 
 
 def read_prompts(
-    points: Sequence | None, boxes: Sequence | None, shape: Sequence[int], slice_index: int | None = None, name: str = "the image"
+    points: Sequence | None,
+    boxes: Sequence | None,
+    shape: Sequence[int],
+    slice_index: int | None = None,
+    name: str = "the image",
 ) -> list[dict]:
     """Read the clicks and boxes that a user wrote for one image or volume, and refuse what cannot be meant.
 
@@ -66,8 +70,8 @@ def read_prompts(
         name: what to call the image in errors.
 
     Returns:
-        One entry for each object and slice: ``{"object": q, "slice": k, "points": [[x, y], ...], "labels": [...]}``, where
-        slice is 0 for an image. Without points and boxes, the box of the whole image on each slice.
+        One entry for each object and slice: ``{"object": q, "slice": k, "points": [[x, y], ...], "labels": [...]}``,
+        where slice is 0 for an image. Without points and boxes, the box of the whole image on each slice.
 
     Raises:
         InputError: when a prompt is malformed, lies outside the image, has no area, or does not match the others.
@@ -79,8 +83,8 @@ def read_prompts(
         boxes = [boxes]
     if clicks and boxes and len(clicks) != len(boxes):
         raise InputError(
-            f"{name}: {len(clicks)} objects have points but {len(boxes)} have boxes: give one list of points and one box for "
-            "each object, or only one of the two"
+            f"{name}: {len(clicks)} objects have points but {len(boxes)} have boxes: give one list of points and one "
+            "box for each object, or only one of the two"
         )
     if not clicks and not boxes:
         whole = {"points": [[0, 0], [shape[0] - 1, shape[1] - 1]], "labels": [TOP_LEFT, BOTTOM_RIGHT]}
@@ -106,14 +110,14 @@ def read_prompts(
 
 
 def _listed(value: Sequence | None, what: str, name: str) -> list:
-    """Take a list, tuple, array or nothing; refuse anything else."""
+    """Take a list, tuple, array, list of arrays or nothing; refuse anything else."""
     if value is None:
         return []
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        value = value.tolist()
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{name}: {what} must be a list, got {value!r}")
-    return list(value)
+    return [v.tolist() if isinstance(v, np.ndarray) else v for v in value]
 
 
 def _group_points(points: Sequence | None, name: str) -> list[list]:
@@ -134,8 +138,8 @@ def _read_point(point: Sequence, shape: Sequence[int], slice_index: int | None, 
     numeric = isinstance(point, (list, tuple)) and len(point) in (3, 4) and all(_is_number(v) for v in point)
     if not numeric or point[-1] not in (BACKGROUND, FOREGROUND):
         raise InputError(
-            f"{name}: a point is [x, y, label], or [x, y, slice, label] in a volume, with label 1 (object) or 0 (background), "
-            f"got {point!r}"
+            f"{name}: a point is [x, y, label], or [x, y, slice, label] in a volume, with label 1 (object) or "
+            f"0 (background), got {point!r}"
         )
     x, y = point[:2]
     _check_inside(x, y, shape, f"point ({x}, {y})", name)
@@ -157,8 +161,8 @@ def _read_box(box: Sequence, shape: Sequence[int], name: str) -> Sequence:
 def _check_inside(x: float, y: float, shape: Sequence[int], what: str, name: str) -> None:
     if not (0 <= x <= shape[0] - 1 and 0 <= y <= shape[1] - 1):
         raise InputError(
-            f"{name}: {what} lies outside the image of {shape[0]} x {shape[1]} pixels: x is 0 to {shape[0] - 1}, y is 0 to "
-            f"{shape[1] - 1}"
+            f"{name}: {what} lies outside the image of {shape[0]} x {shape[1]} pixels: x is 0 to "
+            f"{shape[0] - 1}, y is 0 to {shape[1] - 1}"
         )
 
 

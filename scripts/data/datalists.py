@@ -25,8 +25,8 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
     """List a data set of any known layout, or the built-in sample when none is given.
 
     Args:
-        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, with ``images/`` and ``labels/``, or in the ISIC
-            challenge's layout; nothing makes the sample.
+        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, with ``images/`` and ``labels/``, or in the
+            ISIC challenge's layout; nothing makes the sample.
         cache_dir: where the sample is kept.
         val_fraction: share of a folder without a split of its own that validates.
         seed: of that split.
@@ -46,8 +46,8 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
     if any(root.glob("*ISIC*")):
         return isic_datalist(dataset_dir, val_fraction, seed)
     raise InputError(
-        f"{root} has no layout that is known: expected datalist.json or dataset.json (Decathlon), images/ and labels/, or the "
-        "folders of the ISIC challenge; see docs/datasets.md"
+        f"{root} has no layout that is known: expected datalist.json or dataset.json (Decathlon), images/ and "
+        "labels/, or the folders of the ISIC challenge; see docs/datasets.md"
     )
 
 
@@ -55,7 +55,8 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
     """List a data set of the Medical Segmentation Decathlon's layout.
 
     Args:
-        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, or such a file; paths in it are relative to it.
+        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, or such a file; paths in it are relative to
+            it.
         val_fraction: share of the training list that validates where the file has no ``validation`` list.
         seed: of that split.
 
@@ -64,7 +65,9 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
     """
     path = Path(dataset_dir)
     if path.is_dir():
-        path = next((path / n for n in ("datalist.json", "dataset.json") if (path / n).is_file()), path / "datalist.json")
+        path = next(
+            (path / n for n in ("datalist.json", "dataset.json") if (path / n).is_file()), path / "datalist.json"
+        )
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a folder with a datalist.json or dataset.json")
     try:
@@ -73,7 +76,7 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
             split: [{k: str(path.parent / item[k]) for k in ("image", "label")} for item in content.get(split, [])]
             for split in ("training", "validation")
         }
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f'{path} is not a Decathlon list ({error}): expected {{"training": [{{"image": ..., "label": ...}}, ...]}}'
         ) from error
@@ -86,7 +89,8 @@ def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
     """Pair ``images/`` and ``labels/`` by file stem and split them at random.
 
     Args:
-        dataset_dir: a folder that holds both; a label may add ``_mask``, ``_label``, ``_seg`` or ``_segmentation`` to the stem.
+        dataset_dir: a folder that holds both; a label may add ``_mask``, ``_label``, ``_seg`` or ``_segmentation`` to
+            the stem.
         val_fraction: share that validates.
         seed: of the split.
 
@@ -98,7 +102,9 @@ def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
     labels = _by_stem(_existing_folder(root / "labels"), r"_(mask|label|seg|segmentation)$")
     alone = sorted(images.keys() ^ labels.keys())
     if alone:
-        logger.warning(f"{root}: left out {len(alone)} files without a partner of the same stem: {', '.join(alone[:5])}")
+        logger.warning(
+            f"{root}: left out {len(alone)} files without a partner of the same stem: {', '.join(alone[:5])}"
+        )
     pairs = [{"image": images[stem], "label": labels[stem]} for stem in sorted(images.keys() & labels.keys())]
     if not pairs:
         raise InputError(f"{root}: no file in images/ has the stem of a file in labels/")
@@ -133,7 +139,9 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) ->
         else:
             found[split].append({"image": str(image), "label": str(label)})
     if not found["train"]:
-        raise InputError(f"{root} has neither ISBI2016_ISIC_Part1_Training_GroundTruth.csv nor *_segmentation.png masks")
+        raise InputError(
+            f"{root} has neither ISBI2016_ISIC_Part1_Training_GroundTruth.csv nor *_segmentation.png masks"
+        )
     held = found["validation"] or found["test"]
     return {"training": found["train"], "validation": held} if held else _split(found["train"], val_fraction, seed)
 

@@ -19,8 +19,8 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
     """List the images to predict on.
 
     Args:
-        path: an image; a folder of images; a JSON list of items like ``{"image": "a.png", "points": [[x, y, 1]]}`` (or plain
-            paths), relative to the file; nothing takes the validation images of the built-in sample.
+        path: an image; a folder of images; a JSON list of items like ``{"image": "a.png", "points": [[x, y, 1]]}`` (or
+            plain paths), relative to the file; nothing takes the validation images of the built-in sample.
         cache_dir: where the sample is kept.
 
     Returns:
@@ -78,7 +78,8 @@ class InputDataset(IterableDataset):
             raise InputError(self.problems[0])
         if self.problems:
             raise InputError(
-                f"{len(self.problems)} of {len(self.data)} images failed, the others are done: {'; '.join(self.problems)}"
+                f"{len(self.problems)} of {len(self.data)} images failed, the others are done: "
+                f"{'; '.join(self.problems)}"
             )
 
 
@@ -97,11 +98,12 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} does not exist: give a JSON list of images")
     try:
         content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # bad JSON, or bytes that are no text
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(content, dict):  # a Decathlon file
-        content = content.get("testing") or content.get("validation") or []
-    items = [{"image": item} if isinstance(item, str) else item for item in content]
+        content = content.get("testing") or content.get("validation")
+    listed = content if isinstance(content, list) else []
+    items = [{"image": item} if isinstance(item, str) else item for item in listed]
     if not items or not all(isinstance(item, dict) and isinstance(item.get("image"), str) for item in items):
         raise InputError(f'{path} lists no images: expected [{{"image": "a.png", "points": [[x, y, 1]]}}, ...]')
     known = ("image", "points", "boxes", "slice")

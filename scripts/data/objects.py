@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,15 +25,15 @@ Slices = list[tuple[int, list[int]]]  # (slice, ids on it)
 class ObjectDataset(CacheDataset):
     """List the objects of images and labels, checked once, and load them one item at a time.
 
-    Pairs that cannot be used (missing, unreadable, of different size, empty label, NaN) are reported by name and left out.
-    What the check found is kept in ``cache_dir`` until a file changes.
+    Pairs that cannot be used (missing, unreadable, of different size, empty label, NaN) are reported by name and left
+    out. What the check found is kept in ``cache_dir`` until a file changes.
 
     Args:
         data: ``{"image": path, "label": path}`` for each image or volume.
-        transform: gets ``{"image", "label", "slice", "objects", "case"}``: objects is a list of lists of label ids, case a
-            JSON text with the image's name, the slice and the objects' names.
-        classes: label ids of each object by name, such as ``{"cell": [1, 2], "nucleus": [2]}``; without, each id of a label is
-            an object of its own.
+        transform: gets ``{"image", "label", "slice", "objects", "case"}``: objects is a list of lists of label ids,
+            case a JSON text with the image's name, the slice and the objects' names.
+        classes: label ids of each object by name, such as ``{"cell": [1, 2], "nucleus": [2]}``; without, each id of a
+            label is an object of its own.
         objects_per_item: how many objects of one slice may share an item.
         cache_dir: where the check's result is kept.
         cache_rate: share of the items whose deterministic transforms are kept in memory.
@@ -56,7 +57,9 @@ class ObjectDataset(CacheDataset):
         items = [item for pair, slices in found for item in list_items(pair, slices, classes, objects_per_item)]
         if data and not items:
             wanted = f" of the classes {dict(classes)}" if classes and not problems else ""
-            raise InputError(problems[0] if len(data) == 1 and problems else f"no usable object{wanted} in {len(data)} images")
+            raise InputError(
+                problems[0] if len(data) == 1 and problems else f"no usable object{wanted} in {len(data)} images"
+            )
         count = sum(len(item["objects"]) for item in items)
         left_out = f", {len(problems)} images left out" if problems else ""
         logger.info(f"{count} objects on {len(items)} items of {len(found)} images{left_out}")
@@ -96,27 +99,28 @@ def find_objects(
     else:
         if len(data) > 100:
             logger.info(f"checking {len(data)} images and labels")
+        check = partial(_check_pair, LoadFiled("image"), LoadFiled("label", label=True))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = list(pool.map(_check_pair, data))
+            results = list(pool.map(check, data))
         index.parent.mkdir(parents=True, exist_ok=True)
-        partial = index.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(results))
-        partial.replace(index)
+        unfinished = index.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(results))
+        unfinished.replace(index)
     found = [(pair, [(k, ids) for k, ids in result]) for pair, result in zip(data, results) if isinstance(result, list)]
     return found, [result for result in results if isinstance(result, str)]
 
 
-def _check_pair(pair: Mapping[str, str]) -> Slices | str:
+def _check_pair(load_image: LoadFiled, load_label: LoadFiled, pair: Mapping[str, str]) -> Slices | str:
     """Give the ids on each slice of a label, or a sentence that says what is wrong with the pair."""
     try:
-        image = LoadFiled("image")({"image": pair["image"]})["image"]
-        label = label_values(LoadFiled("label", label=True)({"label": pair["label"]})["label"])
+        image = load_image({"image": pair["image"]})["image"]
+        label = label_values(load_label({"label": pair["label"]})["label"])
     except InputError as error:
         return str(error)
     if spatial_shape(image) != spatial_shape(label):
         return (
-            f"{pair['image']} is {_size(image)} but its label {pair['label']} is {_size(label)}: an image and its label have "
-            "the same size"
+            f"{pair['image']} is {_size(image)} but its label {pair['label']} is {_size(label)}: an image and its "
+            "label have the same size"
         )
     slices = label[0].as_tensor().unsqueeze(-1) if label.ndim == 3 else label[0].as_tensor()  # (X, Y, Z)
     found = [(k, [int(i) for i in torch.unique(slices[..., k]) if i > 0]) for k in range(slices.shape[-1])]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and labels from files of any supported kind, checked, in the axis order of MONAI's readers: [C, X, Y] or [C, X, Y, Z].
+"""Images and labels from files of any supported kind, checked, in the axis order of MONAI's readers: [C, X, Y] or [C,
+X, Y, Z].
 
 Axis 0 is x (columns), axis 1 is y (rows), the last axis of a volume is the slice.
 """
@@ -11,18 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor, PILReader
+from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.transforms import LoadImaged, MapTransform, ScaleIntensityRange, Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from PIL import Image
 
 from ..errors import InputError
 
-DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}  # arrays of these hold intensities
+DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "I", "F", "I;16"}  # arrays of these hold intensities
+GREY_MODES = {"1": "L", "I;16B": "I", "I;16L": "I", "I;16N": "I"}  # and these are grey once converted
 
 
 class PictureReader(PILReader):
-    """Read PNG, JPEG, BMP and TIFF through PIL; colour pictures of unusual modes (palette, CMYK, 1 bit) become RGB or grey.
+    """Read PNG, JPEG, BMP and TIFF through PIL; colour pictures of unusual modes (palette, CMYK, 1 bit) become RGB or
+    grey.
 
     Args:
         keep_palette: give a palette picture's indices, which are a label's values, not its colours.
@@ -40,27 +43,36 @@ class PictureReader(PILReader):
         picture.load()  # a picture that is cut short fails here, by name
         if picture.mode in DIRECT_MODES or (self.keep_palette and picture.mode in ("P", "PA")):
             return picture
-        return picture.convert("L" if picture.mode == "1" else "RGB")
+        return picture.convert(GREY_MODES.get(picture.mode, "RGB"))
+
+
+class NiftiReader(NibabelReader):
+    """Read NIfTI of either byte order."""
+
+    def get_data(self, img) -> tuple[np.ndarray, dict]:
+        array, meta = super().get_data(img)
+        return array.astype(array.dtype.newbyteorder("="), copy=False), meta
 
 
 class LoadFiled(LoadImaged):
     """Load image files by suffix with the channel first, and say in one sentence what is wrong with a bad one.
 
-    The last volume stays in memory, since the items of its slices follow each other in validation and when a cache fills.
-    All but 8-bit pictures carry the 0.5th and 99.5th percentile of the whole image as ``meta["percentiles"]``, so that a
-    slice is scaled as its volume.
+    The last volume stays in memory, since the items of its slices follow each other in validation and when a cache
+    fills. All but 8-bit pictures carry the :func:`intensity_bounds` of the whole image as ``meta["percentiles"]``, so
+    that a slice is scaled as its volume.
 
     Args:
         keys: keys of file paths; a folder is read as a DICOM series.
         label: whether the files are labels: palette indices stay as they are.
 
     Raises:
-        InputError: when a file is missing, unreadable, or holds pixels that are not finite.
+        InputError: when a file is missing, unreadable, has too many channels, or holds pixels that are not finite.
     """
 
     def __init__(self, keys: KeysCollection, label: bool = False) -> None:
         super().__init__(keys, dtype=None, ensure_channel_first=True)
-        self.register(PictureReader(keep_palette=label))
+        # the last one that knows a file's suffix reads it, whatever other packages for NRRD or DICOM are installed
+        self._loader.readers = [ITKReader(), NiftiReader(), PictureReader(keep_palette=label)]
         self.label = label
         self.last: tuple[tuple, MetaTensor] | None = None
 
@@ -75,8 +87,9 @@ class LoadFiled(LoadImaged):
         if not path.exists():
             raise InputError(f"{path} does not exist")
         state = (path, path.stat().st_mtime_ns)
-        if self.last is not None and self.last[0] == state:
-            return self.last[1]
+        last = self.last  # one look: other threads may load beside this one
+        if last is not None and last[0] == state:
+            return last[1]
         try:
             image = self._loader(str(path))
         except Exception as error:  # each reader has its own kinds
@@ -86,8 +99,12 @@ class LoadFiled(LoadImaged):
         if image.is_floating_point() and not bool(torch.isfinite(image).all()):
             bad = int((~torch.isfinite(image)).sum())
             raise InputError(f"{path} holds {bad} pixels that are NaN or infinite: mend or remove the file")
+        if not self.label and image.shape[0] > 4:
+            raise InputError(
+                f"{path} has {image.shape[0]} channels: an image has 1 to 4 (grey, RGB, each with or without alpha)"
+            )
         if not self.label and not is_picture(image):
-            image.meta["percentiles"] = [float(v) for v in percentile(image.float(), (0.5, 99.5))]
+            image.meta["percentiles"] = intensity_bounds(image)
         self.last = (state, image) if image.ndim == 4 else None
         return image
 
@@ -95,6 +112,12 @@ class LoadFiled(LoadImaged):
 def is_picture(image: MetaTensor) -> bool:
     """Tell whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
     return image.dtype == torch.uint8 and image.ndim == 3
+
+
+def intensity_bounds(image: MetaTensor) -> list[float]:
+    """Give the 0.5th and 99.5th percentile, or the extremes where those are equal (a few bright pixels)."""
+    low, high = (float(v) for v in percentile(image.float(), (0.5, 99.5)))
+    return [low, high] if low < high else [float(image.min()), float(image.max())]
 
 
 def _first_line(error: Exception) -> str:
@@ -105,8 +128,9 @@ def _first_line(error: Exception) -> str:
 class ToRGB(Transform):
     """Turn grey, grey with alpha, RGB and RGBA of any depth into RGB in 0..1.
 
-    Pictures of 8 bits are divided by 255. Everything else (16-bit pictures, DICOM, volumes) is scaled from a range: the one
-    given, else the 0.5th to the 99.5th percentile of the whole image or volume, from ``meta["percentiles"]`` where set.
+    Pictures of 8 bits are divided by 255. Everything else (16-bit pictures, DICOM, volumes) is scaled from a range:
+    the one given, else the :func:`intensity_bounds` of the whole image or volume, from ``meta["percentiles"]`` where
+    set.
 
     Args:
         intensity_range: (low, high) that become 0 and 1, such as a CT window; values beyond are clipped.
@@ -119,20 +143,15 @@ class ToRGB(Transform):
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
         """Convert (C, X, Y[, Z]) with 1 to 4 channels to (3, X, Y[, Z]) float32."""
-        channels = image.shape[0]
-        if channels > 4:
-            raise InputError(f"an image has 1 to 4 channels (grey, RGB, each with or without alpha), got {channels}")
         scale = self.intensity_range or image.meta.get("percentiles")
         if scale is None:
-            scale = (0, 255) if is_picture(image) else percentile(image.float(), (0.5, 99.5))
+            scale = (0, 255) if is_picture(image) else intensity_bounds(image)
         low, high = scale
-        image = image[: 1 if channels < 3 else 3].float()  # alpha is left out
-        if low == high:  # a few bright pixels on an even ground, or none
-            low, high = image.min(), image.max()
+        image = image[: 1 if image.shape[0] < 3 else 3].float()  # alpha is left out
         if low == high:
             image = torch.zeros_like(image)
         else:
-            image = ScaleIntensityRange(float(low), float(high), b_min=0.0, b_max=1.0, clip=True)(image)
+            image = ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True)(image)
         return image if image.shape[0] == 3 else image.repeat(3, *[1] * (image.ndim - 1))
 
 
@@ -154,8 +173,8 @@ def label_values(label: MetaTensor) -> MetaTensor:
     """Give a label's ids as one int32 channel.
 
     Args:
-        label: (C, X, Y[, Z]) as read by :class:`LoadFiled`; several channels must be copies of each other (a grey mask saved
-            as RGB), beside alpha. A JPEG is lossy: there, what is above half is object 255.
+        label: (C, X, Y[, Z]) as read by :class:`LoadFiled`; several channels must be copies of each other (a grey mask
+            saved as RGB), beside alpha. A JPEG is lossy: there, what is above half is object 255.
 
     Returns:
         (1, X, Y[, Z]) int32.

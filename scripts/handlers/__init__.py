@@ -3,6 +3,7 @@
 
 from .checkpoints import CheckpointFile, Resume
 from .panels import ValidationPanels
+from .predictions import PredictionSaver
 from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
 from .training import GradientClipping, SeedEachEpoch
@@ -13,6 +14,7 @@ __all__ = [
     "GradientClipping",
     "MetricsReport",
     "PeakMemory",
+    "PredictionSaver",
     "Resume",
     "SeedEachEpoch",
     "ValidationPanels",

@@ -29,8 +29,8 @@ class _ReplacingSaver(DiskSaver):
 class CheckpointFile:
     """Keep one checkpoint file up to date: the best by a metric, or the latest.
 
-    MONAI's CheckpointSaver removes the old file before it writes the new one, has no fixed name for the latest, and cannot
-    save what it knows of the best; a run that is killed or resumed needs all three.
+    MONAI's CheckpointSaver removes the old file before it writes the new one, has no fixed name for the latest, and
+    cannot save what it knows of the best; a run that is killed or resumed needs all three.
 
     Args:
         path: of the file.
@@ -100,6 +100,8 @@ class Resume:
                 f"cannot resume: {self.path} is of a run with another network or data: {str(error).splitlines()[0]}"
             ) from error
         if engine.state.epoch >= max_epochs:
-            raise InputError(f"{self.path} has {engine.state.epoch} epochs already: give a larger max_epochs than {max_epochs}")
+            raise InputError(
+                f"{self.path} has {engine.state.epoch} epochs already: give a larger max_epochs than {max_epochs}"
+            )
         engine.state.max_epochs = max_epochs
         engine.logger.info(f"resumed {self.path} after epoch {engine.state.epoch}")

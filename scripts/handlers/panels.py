@@ -60,7 +60,9 @@ class ValidationPanels:
         step = len(result["label"])
         for k, kind in enumerate(self.kinds):
             prediction = np.asarray(result["pred"][k * step : k * step + 1].cpu()) > 0
-            points, labels = (np.asarray(item[key][k * step : k * step + 1].cpu()) for key in ("points", "point_labels"))
+            points, labels = (
+                np.asarray(item[key][k * step : k * step + 1].cpu()) for key in ("points", "point_labels")
+            )
             pictures.append(overlay(image, prediction, points, labels))
             titles.append(kind)
         return panels(pictures, titles)

@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 class MetricsReport:
     """Write what an evaluator measured.
 
-    ``metrics.json`` holds flat names: the mean over objects as the metric is named (``dice/box``), and the mean over images
-    of each image's mean with ``_by_image`` behind the measure (``dice_by_image/box``). MONAI's MetricsSaver writes a file for
-    each metric and one row for each batch item, where this one has several objects.
+    ``metrics.json`` holds flat names: the mean over objects as the metric is named (``dice/box``), and the mean over
+    images of each image's mean with ``_by_image`` behind the measure (``dice_by_image/box``). MONAI's MetricsSaver
+    writes a file for each metric and one row for each batch item, where this one has several objects.
 
     Args:
         output_dir: folder to write to.

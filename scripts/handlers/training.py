@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 class GradientClipping:
     """Clip the norm of all gradients before each optimiser step.
 
-    It hooks the step itself, so it is right with accumulated gradients (clips their sum, once) and under AMP (the scaler
-    unscales before it steps). The largest norm of the epoch is reported as the metric ``gradient_norm``.
+    It hooks the step itself, so it is right with accumulated gradients (clips their sum, once) and under AMP (the
+    scaler unscales before it steps). The largest norm of the epoch is reported as the metric ``gradient_norm``.
 
     Args:
         optimizer: whose parameters to clip.

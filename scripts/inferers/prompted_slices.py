@@ -17,9 +17,9 @@ NOTHING = -100.0  # logit where nothing was asked
 class PromptedSliceInferer(Inferer):
     """Encode each prompted slice once, and decode the objects that are asked for on it.
 
-    Prompts come with the image, in ``meta["prompts"]`` as written by :class:`scripts.transforms.RequestPromptsd`, since an
-    inferer gets nothing but the image. This is the one place where inference turns from the readers' axes (x, y) to the
-    network's (rows, columns), and back. The network needs ``encode_image``, ``decode`` and ``upscale``.
+    Prompts come with the image, in ``meta["prompts"]`` as written by :class:`scripts.transforms.RequestPromptsd`,
+    since an inferer gets nothing but the image. This is the one place where inference turns from the readers' axes (x,
+    y) to the network's (rows, columns), and back. The network needs ``encode_image``, ``decode`` and ``upscale``.
     """
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> MetaTensor:
@@ -30,8 +30,8 @@ class PromptedSliceInferer(Inferer):
             network: an EfficientSAM.
 
         Returns:
-            (1, Q, X, Y[, Z]) logits, -100 on slices without a prompt, with the predicted IoU of each entry of the prompts
-            in ``meta["prompts"]``.
+            (1, Q, X, Y[, Z]) logits, -100 on slices without a prompt, with the predicted IoU of each entry of the
+            prompts in ``meta["prompts"]``.
 
         Raises:
             ValueError: when several images come at once, or no prompts come with the image.
@@ -39,7 +39,8 @@ class PromptedSliceInferer(Inferer):
         if inputs.shape[0] != 1:
             raise ValueError(f"one image at a time: got a batch of {inputs.shape[0]}; images differ in size")
         written = getattr(inputs, "meta", {}).get("prompts")
-        if isinstance(written, (list, tuple)):  # a collated batch of one
+        collated = isinstance(written, (list, tuple))
+        if collated:
             written = written[0]
         if written is None:
             raise ValueError("no prompts came with the image: put RequestPromptsd before the inferer")
@@ -57,8 +58,10 @@ class PromptedSliceInferer(Inferer):
             for entry, mask, quality in zip(on_slice, masks, iou):
                 logits[0, entry["object"], ..., k] = mask.transpose(0, 1)  # (H, W) -> (X, Y)
                 entry["predicted_iou"] = round(float(quality), 4)
-        meta = {**inputs.meta, "prompts": json.dumps(entries)}
-        return MetaTensor(logits if is_volume else logits.squeeze(-1), meta=meta)
+        result = MetaTensor(logits if is_volume else logits.squeeze(-1), meta=dict(inputs.meta))
+        result.is_batch = inputs.is_batch
+        result.meta["prompts"] = [json.dumps(entries)] if collated else json.dumps(entries)
+        return result
 
     def segment(self, image: Tensor, entries: list[dict], network: nn.Module) -> tuple[Tensor, Tensor]:
         """Segment Q objects of one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q)."""

@@ -9,9 +9,10 @@ from torch import Tensor
 class PromptedMaskLoss(nn.Module):
     """Score all four masks of each object against the one target.
 
-    The sum of three parts, averaged over objects (SAM, Kirillov et al., 2023, appendix A): the loss of mask 0, which answers
-    clear prompts; the smallest loss among masks 1 to 3, so that each may keep a reading of an ambiguous prompt; and the mean
-    squared error of the predicted IoU of all four. Objects with an empty target are padding and count for nothing.
+    The sum of three parts, averaged over objects (SAM, Kirillov et al., 2023, appendix A): the loss of mask 0, which
+    answers clear prompts; the smallest loss among masks 1 to 3, so that each may keep a reading of an ambiguous
+    prompt; and the mean squared error of the predicted IoU of all four. Objects with an empty target are padding and
+    count for nothing.
 
     Args:
         mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceCELoss.
@@ -27,8 +28,8 @@ class PromptedMaskLoss(nn.Module):
         """Compute the loss of a batch.
 
         Args:
-            prediction: logits (B, Q, 4, h, w), which are resized to the target's grid, and predicted IoU (B, Q, 4), as the
-                network gives them in training.
+            prediction: logits (B, Q, 4, h, w), which are resized to the target's grid, and predicted IoU (B, Q, 4), as
+                the network gives them in training.
             target: (B, Q, H, W) binary masks.
 
         Returns:
@@ -39,7 +40,9 @@ class PromptedMaskLoss(nn.Module):
         """
         logits, iou = prediction
         if target.shape[:2] != logits.shape[:2]:
-            raise ValueError(f"prediction of {tuple(logits.shape[:2])} images and objects, target of {tuple(target.shape[:2])}")
+            raise ValueError(
+                f"prediction of {tuple(logits.shape[:2])} images and objects, target of {tuple(target.shape[:2])}"
+            )
         present = target.flatten(2).any(2)  # (B, Q)
         logits, iou, target = logits[present], iou[present], target[present]  # (N, 4, h, w), (N, 4), (N, H, W)
         if len(target) == 0:

@@ -9,8 +9,8 @@ from torch import Tensor
 class OfPrompt:
     """Pick one kind of prompt from an evaluator's output.
 
-    In validation, one image is asked for each of its Q objects by each of K kinds of prompt, in one pass: the prediction is
-    (K * Q, H, W) and the label (Q, H, W). A metric gets one kind, each object as a case of its own.
+    In validation, one image is asked for each of its Q objects by each of K kinds of prompt, in one pass: the
+    prediction is (K * Q, H, W) and the label (Q, H, W). A metric gets one kind, each object as a case of its own.
 
     Args:
         kind: name of the kind of prompt.

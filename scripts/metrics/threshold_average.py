@@ -13,8 +13,8 @@ class ThresholdAverage(CumulativeIterationMetric):
     """Average Dice or IoU over thresholds of the probability, for each case; for comparison with published tables only.
 
     It rewards saturated probabilities and is not the usual Dice, which is DiceMetric at 0.5. Dice is
-    (2 I + 1e-4) / (P + G + 1e-4) and IoU is (I + 1e-6) / (U + 1e-6), so two empty masks score 1. Predictions and targets are
-    resized to ``size`` by antialiased bilinear interpolation; the target is then cut at a half.
+    (2 I + 1e-4) / (P + G + 1e-4) and IoU is (I + 1e-6) / (U + 1e-6), so two empty masks score 1. Predictions and
+    targets are resized to ``size`` by antialiased bilinear interpolation; the target is then cut at a half.
 
     Args:
         measure: ``"dice"`` or ``"iou"``.

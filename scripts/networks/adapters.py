@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is added to a network and trained: the adapters of Medical-SAM-Adapter (Wu et al., 2023, section 3.2).
 
-Written from the paper and from measurements; two things differ on purpose: the last layer starts at zero, so that a fresh
-adapter leaves the network as it was (Houlsby et al., 2019; LoRA, 2021), and the bottleneck is a ratio of the width.
+Written from the paper and from measurements; two things differ on purpose: the last layer starts at zero, so that a
+fresh adapter leaves the network as it was (Houlsby et al., 2019; LoRA, 2021), and the bottleneck is a ratio of the
+width.
 """
 
 import logging
@@ -115,6 +116,7 @@ def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
     total = sum(p.numel() for p in network.parameters())
     added = sum(p.numel() for name, p in network.named_parameters() if is_adapter(name))
     logger.info(
-        f"parameters: {count:,} trained ({100 * count / total:.1f} %), {total - count:,} frozen, {added:,} added by adapters"
+        f"parameters: {count:,} trained ({100 * count / total:.1f} %), {total - count:,} frozen, "
+        f"{added:,} added by adapters"
     )
     return trained

@@ -23,8 +23,9 @@ class EfficientSAM(nn.Module):
 
     Args:
         backbone: ``"vitt"`` (10 M parameters) or ``"vits"`` (26 M).
-        image_size: side S in pixels of the network's own square grid, a multiple of 16; 1024 is upstream's. Images of any
-            size go in: they are resized to it (aspect not kept, as upstream), and masks come back on the image's grid.
+        image_size: side S in pixels of the network's own square grid, a multiple of 16; 1024 is upstream's. Images of
+            any size go in: they are resized to it (aspect not kept, as upstream), and masks come back on the image's
+            grid.
 
     Raises:
         ValueError: when the backbone is unknown or the size is not a positive multiple of 16.
@@ -45,6 +46,7 @@ class EfficientSAM(nn.Module):
         self.register_buffer("pixel_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         self.apply(_init_linear)
         nn.init.trunc_normal_(self.image_encoder.pos_embed, std=0.02)
+        self.register_state_dict_post_hook(_note_image_size)
 
     def preprocess(self, image: Tensor) -> Tensor:
         """Resize (B, 3, H, W) in 0..1 to (B, 3, S, S) and normalise it by the ImageNet mean and deviation."""
@@ -76,12 +78,7 @@ class EfficientSAM(nn.Module):
 
     @torch.jit.export
     def decode(
-        self,
-        embeddings: Tensor,
-        points: Tensor,
-        point_labels: Tensor,
-        size: tuple[int, int],
-        multimask: bool = True,
+        self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int], multimask: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Decode masks from embeddings: the cheap half, once per click.
 
@@ -120,8 +117,9 @@ class EfficientSAM(nn.Module):
             point_labels: (B, Q, N) or (B, N): -1 padding, 0 background, 1 foreground, 2 and 3 a box's corners.
 
         Returns:
-            In evaluation, logits (B, Q, H, W) of the mask with the best predicted IoU among the three. In training, what
-            the loss needs: low-resolution logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, mask 0 first.
+            In evaluation, logits (B, Q, H, W) of the mask with the best predicted IoU among the three. In training,
+            what the loss needs: low-resolution logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, mask
+            0 first.
         """
         size = (image.shape[-2], image.shape[-1])
         if points is None or point_labels is None:
@@ -143,3 +141,8 @@ def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
+
+
+def _note_image_size(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    """Write the image size into the state dict's metadata, for no tensor's shape tells it."""
+    metadata["image_size"] = module.image_size

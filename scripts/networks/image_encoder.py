@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ViT image encoder of EfficientSAM (Xiong et al., 2023; yformer/EfficientSAM), with room for adapters in each block."""
+"""The ViT image encoder of EfficientSAM (Xiong et al., 2023), with room for adapters in each block."""
 
 from collections.abc import Callable
 
@@ -167,7 +167,9 @@ class ImageEncoder(nn.Module):
         pos = self.pos_embed[:, 1:]
         if self.grid == self.pretrained_grid:
             return pos
-        pos = pos.transpose(1, 2).unflatten(2, (self.pretrained_grid, self.pretrained_grid))  # (1, 196, D) -> (1, D, 14, 14)
+        pos = pos.transpose(1, 2).unflatten(
+            2, (self.pretrained_grid, self.pretrained_grid)
+        )  # (1, 196, D) -> (1, D, 14, 14)
         pos = F.interpolate(pos, size=(self.grid, self.grid), mode="bicubic", align_corners=False)
         return pos.flatten(2).transpose(1, 2)
 

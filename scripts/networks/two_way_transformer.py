@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two-way transformer of EfficientSAM's mask decoder (Xiong et al., "EfficientSAM", 2023; yformer/EfficientSAM).
 
-It differs from SAM's (Kirillov et al., "Segment Anything", 2023), so MONAI's and SAM's blocks cannot take its weights: the
-first layer keeps the residual around its self-attention, and the second adds the prompt encoding to the residual stream.
+It differs from SAM's (Kirillov et al., "Segment Anything", 2023), so MONAI's and SAM's blocks cannot take its weights:
+the first layer keeps the residual around its self-attention, and the second adds the prompt encoding to the residual
+stream.
 """
+
+from itertools import pairwise
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -16,7 +19,7 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, depth: int) -> None:
         super().__init__()
         dims = [in_dim] + [hidden_dim] * depth
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(i, o), nn.GELU()) for i, o in zip(dims, dims[1:]))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(i, o), nn.GELU()) for i, o in pairwise(dims))
         self.fc = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +48,9 @@ class Attention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
-        return x.reshape(b, n, self.num_heads, c // self.num_heads).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C/heads)
+        return x.reshape(b, n, self.num_heads, c // self.num_heads).transpose(
+            1, 2
+        )  # (B, N, C) -> (B, heads, N, C/heads)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = self.split_heads(self.q_proj(q)), self.split_heads(self.k_proj(k)), self.split_heads(self.v_proj(v))

@@ -65,9 +65,14 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
         logger.warning("no pretrained weights: the network starts from random numbers")
         return network
     path = Path(path)
-    state = read_state_dict(path)
+    state, image_size = read_state_dict(path)
     state, notes = _rename(state, path)
     _check_backbone(network, state, path)
+    if image_size not in (None, getattr(network, "image_size", image_size)):
+        logger.warning(
+            f"{path} was saved at image_size {image_size} and is used at {network.image_size}: expect other results, "
+            f"or set image_size to {image_size}"
+        )
 
     own = network.state_dict()
     missing = [k for k in own if k not in state]
@@ -93,8 +98,11 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], int | None]:
     """Read the tensors of a checkpoint, or of the one checkpoint inside a zip.
+
+    Returns:
+        Tensors by name, and the image size that this bundle notes in what it saves.
 
     Raises:
         InputError: when the file is missing, cut short, or holds no tensors by name.
@@ -112,13 +120,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
-    if not isinstance(checkpoint, dict) or not checkpoint or not all(isinstance(v, Tensor) for v in checkpoint.values()):
+    if (
+        not isinstance(checkpoint, dict)
+        or not checkpoint
+        or not all(isinstance(v, Tensor) for v in checkpoint.values())
+    ):
         raise InputError(f"{path} holds no network weights: expected tensors by name, alone or under 'model'")
-    return {key.removeprefix("module."): value for key, value in checkpoint.items()}
+    noted = getattr(checkpoint, "_metadata", {}).get("", {}).get("image_size")
+    return {key.removeprefix("module."): value for key, value in checkpoint.items()}, noted
 
 
 def _unzip(path: Path) -> Path | io.BytesIO:
-    """Give the checkpoint inside a plain zip (upstream's S); torch's own files are zips too, and are given as they are."""
+    """Give the checkpoint inside a plain zip (upstream's S); torch's own files, zips too, stay as they are."""
     if not zipfile.is_zipfile(path):
         return path
     with zipfile.ZipFile(path) as archive:
@@ -148,8 +161,8 @@ def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], li
         notes.append(f"left out {left_out['relative position']} relative-position tables, all zero")
     if left_out["depth adapter"]:
         notes.append(
-            f"left out {left_out['depth adapter']} depth-adapter tensors, which single images never use: a model trained "
-            "on volumes (-thd) will differ"
+            f"left out {left_out['depth adapter']} depth-adapter tensors, which single images never use: a model "
+            "trained on volumes (-thd) will differ"
         )
     return renamed, notes
 

@@ -2,18 +2,9 @@
 """Transforms that MONAI lacks: checked reading, object selection, prompts, saving of predictions."""
 
 from ..data.reading import LoadFiled, ToRGBd
+from .label_map import LabelMapd
 from .objects import SelectObjectsd
 from .request_prompts import RequestPromptsd
-from .save_predictions import LabelMapd, SavePredictiond
 from .simulated_prompts import CasePromptsd, RandPromptsd
 
-__all__ = [
-    "CasePromptsd",
-    "LabelMapd",
-    "LoadFiled",
-    "RandPromptsd",
-    "RequestPromptsd",
-    "SavePredictiond",
-    "SelectObjectsd",
-    "ToRGBd",
-]
+__all__ = ["CasePromptsd", "LabelMapd", "LoadFiled", "RandPromptsd", "RequestPromptsd", "SelectObjectsd", "ToRGBd"]

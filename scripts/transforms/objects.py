@@ -29,11 +29,9 @@ class SelectObjectsd(Transform):
         data = dict(data)
         objects = data.pop("objects")  # lists of differing lengths do not collate
         image, label = data[self.image_key], label_values(data[self.label_key])
-        if image.ndim == 4:
-            image, label = image[..., data["slice"]], label[..., data["slice"]]
+        # each may be a volume: a DICOM file has one slice, and its label may be a picture
+        image, label = (array[..., data["slice"]] if array.ndim == 4 else array for array in (image, label))
         label = torch.cat([torch.isin(label, torch.tensor(ids)) for ids in objects]).to(torch.uint8)  # (Q, X, Y)
         data[self.image_key] = self.upright(image)
         data[self.label_key] = self.upright(label)
         return data
-
-

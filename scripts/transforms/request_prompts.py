@@ -13,8 +13,9 @@ from ..prompts import read_prompts
 class RequestPromptsd(Transform):
     """Validate the prompts for an image and send them along with it.
 
-    An item's own ``points``, ``boxes`` and ``slice`` go before the ones given here. See :func:`scripts.prompts.read_prompts`
-    for their form. They are stored as JSON text in ``meta["prompts"]`` of the image, which survives collation.
+    An item's own ``points``, ``boxes`` and ``slice`` go before the ones given here. See
+    :func:`scripts.prompts.read_prompts` for their form. They are stored as JSON text in ``meta["prompts"]`` of the
+    image, which survives collation.
 
     Args:
         image_key: of the (C, X, Y[, Z]) image.

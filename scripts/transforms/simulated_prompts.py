@@ -17,7 +17,7 @@ SLOTS = 2  # a click takes one, a box two: one width for all, so that batches co
 
 
 def draw_prompt(kind: str, mask: np.ndarray, rng: np.random.RandomState, jitter: float) -> Prompt:
-    """Draw one prompt for a (H, W) mask; an object that augmentation moved out of the picture gets none (all padding)."""
+    """Draw one prompt for a (H, W) mask; an object that was moved out of the picture gets none, only padding."""
     if not mask.any():
         return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
     if kind == "click_1":

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights, images and prompts by formula: the same numbers on every machine and with every version of torch.
 
-Ten million weights are too many to commit, so every tensor is filled from an integer hash of its name and position. What
-the network makes of them is recorded in `fixtures/recipe_outputs.json`; after a change of the cases in `outputs`,
+Ten million weights are too many to commit, so every tensor is filled from an integer hash of its name and position.
+What the network makes of them is recorded in `fixtures/recipe_outputs.json`; after a change of the cases in `outputs`,
     python -m tests.networks.recipe
-writes that file again. Before doing so, check the network against upstream's own: the file's `about` says how it was done.
+writes that file again. Check the network against upstream's own before: the file's `about` says how it was done.
 """
 
 import json
@@ -20,11 +20,19 @@ from scripts.networks import EfficientSAM, add_adapters
 FIXTURE = Path(__file__).parent / "fixtures" / "recipe_outputs.json"
 ABOUT = (
     "Sampled outputs in float64 of the network with the weights of recipe.py. The code that made them reproduced, on "
-    "EfficientSAM-Ti at 256 with other weights, the recorded outputs of yformer/EfficientSAM (embeddings, low-resolution logits "
-    "and IoU of all masks for points, boxes, labels 0 and -1, two images with two objects, bicubic upscaling: within 1e-5) and "
-    "of Medical-SAM-Adapter's 2D encoder (within 2e-5). S and 512 run through the same code and have no such check of their own."
+    "EfficientSAM-Ti at 256 with other weights, the recorded outputs of yformer/EfficientSAM (embeddings, "
+    "low-resolution logits and IoU of all masks for points, boxes, labels 0 and -1, two images with two objects, "
+    "bicubic upscaling: within 1e-5) and of Medical-SAM-Adapter's 2D encoder (within 2e-5). S and 512 run through the "
+    "same code and have no such check of their own."
 )
-TOKENS = ("iou_token", "mask_tokens", "point_embeddings", "bbox_", "invalid_points", "gaussian_matrix")  # no layer's weights
+TOKENS = (
+    "iou_token",
+    "mask_tokens",
+    "point_embeddings",
+    "bbox_",
+    "invalid_points",
+    "gaussian_matrix",
+)  # no layer's weights
 SAMPLES = 48  # numbers kept of each large tensor
 
 
@@ -119,7 +127,9 @@ def outputs(backbone: str, image_size: int, dtype: torch.dtype) -> dict[str, Ten
         results |= {f"{name}/logits": logits, f"{name}/iou": iou}
         results |= {f"{name}/single_logits": single_logits, f"{name}/single_iou": single_iou}
         results[f"{name}/upscaled"] = network.upscale(logits, size)
-    results["adapted_embeddings"] = recipe_network(backbone, image_size, adapters=True).to(dtype).encode_image(images[:1])
+    results["adapted_embeddings"] = (
+        recipe_network(backbone, image_size, adapters=True).to(dtype).encode_image(images[:1])
+    )
     return {name: sample(values) for name, values in results.items()}
 
 
@@ -129,7 +139,9 @@ def main() -> None:
     for backbone in ("vitt", "vits"):
         for image_size in (256, 512):
             found = outputs(backbone, image_size, torch.float64)
-            record[f"{backbone}-{image_size}"] = {k: [round(v, 6) for v in values.tolist()] for k, values in found.items()}
+            record[f"{backbone}-{image_size}"] = {
+                k: [round(v, 6) for v in values.tolist()] for k, values in found.items()
+            }
     lines = json.dumps(record, indent=1).replace("\n   ", " ").replace("\n  ]", " ]")
     FIXTURE.parent.mkdir(exist_ok=True)
     FIXTURE.write_text(lines + "\n")

@@ -57,11 +57,15 @@ def test_outputs_are_those_recorded_when_the_code_reproduced_upstreams(backbone,
 def test_half_a_pixel_is_added_on_the_networks_grid_not_the_images(image_size, size):
     network = recipe_network("vitt", image_size)
     x, y = 11.0, 23.5
-    expected = fourier(network, (x / size[1] * image_size + 0.5) / image_size, (y / size[0] * image_size + 0.5) / image_size)
+    expected = fourier(
+        network, (x / size[1] * image_size + 0.5) / image_size, (y / size[0] * image_size + 0.5) / image_size
+    )
     close(token(network, [x, y], 0, size), expected)
 
 
-@pytest.mark.parametrize(("point", "xy"), [([-7.0, 20.0], (-1, None)), ([30.0, -0.1], (None, -1)), ([-3.0, -90.0], (-1, -1))])
+@pytest.mark.parametrize(
+    ("point", "xy"), [([-7.0, 20.0], (-1, None)), ([30.0, -0.1], (None, -1)), ([-3.0, -90.0], (-1, -1))]
+)
 def test_each_negative_coordinate_becomes_minus_one_on_its_own(network, point, xy):
     x = point[0] * 64 / SIZE[1] if xy[0] is None else xy[0]
     y = point[1] * 64 / SIZE[0] if xy[1] is None else xy[1]
@@ -70,7 +74,9 @@ def test_each_negative_coordinate_becomes_minus_one_on_its_own(network, point, x
 
 @pytest.mark.parametrize("label", [-2, -1, 0, 1, 2, 3, 4, 255])
 def test_label_adds_its_own_embedding_or_nothing(network, label):
-    added = token(network, [40.0, 33.0], label) - fourier(network, (40 * 64 / 120 + 0.5) / 64, (33 * 64 / 96 + 0.5) / 64)
+    added = token(network, [40.0, 33.0], label) - fourier(
+        network, (40 * 64 / 120 + 0.5) / 64, (33 * 64 / 96 + 0.5) / 64
+    )
     embedding = getattr(network.prompt_encoder, LABELS[label]).weight[0] if label in LABELS else torch.zeros(256)
     close(added, embedding.double())
 
@@ -129,7 +135,7 @@ def test_norm_divides_by_the_deviation_with_upstreams_eps(network, name, eps, sh
 
 @pytest.mark.parametrize("keep_query_pe", [False, True])
 def test_two_way_block_keeps_the_residual_around_self_attention(keep_query_pe):
-    """SAM's first layer drops its queries there, and its second does not add the prompt encoding to the residual stream."""
+    """SAM's first layer drops its queries there; its second keeps the prompt encoding out of the residual stream."""
     block = TwoWayAttentionBlock(dim=16, num_heads=2, mlp_dim=32, keep_query_pe=keep_query_pe)
     for layer in (
         block.self_attn.out_proj,
@@ -168,7 +174,9 @@ def test_position_embedding_is_resized_bicubically_and_its_class_slot_is_never_u
     network.image_encoder.pos_embed[:, 1] += 1
     assert not torch.equal(network.encode_image(images), expected)
     grid = network.image_encoder.pos_embed[:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid, size=(4, 4), mode="bicubic", align_corners=False).permute(0, 2, 3, 1).reshape(1, 16, 192)
+    resized = (
+        F.interpolate(grid, size=(4, 4), mode="bicubic", align_corners=False).permute(0, 2, 3, 1).reshape(1, 16, 192)
+    )
     tokens = network.image_encoder.patch_embed(network.preprocess(images)) + resized
     seen = []
     network.image_encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -252,7 +260,9 @@ def copy_and_load_other_weights(network):
         copy.deepcopy,
         pytest.param(
             round_to_half_and_back,
-            marks=pytest.mark.xfail(strict=True, reason="storage is reused at the same address: the key does not change"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="storage is reused at the same address: the key does not change"
+            ),
         ),
     ],
 )

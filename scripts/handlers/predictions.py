@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the logits of objects to files: a label map on the image's own grid, overlays, and the predicted IoU."""
+"""Predictions to files: a label map on the image's own grid, overlays, and the predicted IoU.
+
+This is a handler, not a transform, so that a server that uses the bundle's postprocessing writes nothing.
+"""
 
 import json
-from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.config import KeysCollection
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, SaveImage, Transform
+from monai.transforms import SaveImage
 from PIL import Image
 
 from ..figures import overlay, to_uint8
@@ -19,31 +19,11 @@ from ..prompts import pad_prompts
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
 
-class LabelMapd(MapTransform):
-    """Merge the logits of Q objects into one label map.
-
-    Args:
-        keys: of (Q, X, Y[, Z]) logits; becomes (1, X, Y[, Z]) uint8 (uint16 above 255 objects): 0 is background, q + 1 is
-            object q, and where objects overlap the largest logit wins.
-    """
-
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        data = dict(data)
-        for key in self.key_iterator(data):
-            largest, index = data[key].max(dim=0, keepdim=True)
-            labels = torch.where(largest > 0, index + 1, torch.zeros_like(index))
-            data[key] = labels.to(torch.uint8 if data[key].shape[0] < 256 else torch.int32)
-        return data
-
-
-class SavePredictiond(Transform):
+class PredictionSaver:
     """Write ``<name>_mask`` in the image's own kind of file, ``<name>_overlay.png`` and ``<name>_prediction.json``.
 
-    Pictures (PNG, JPEG, TIFF, BMP) give a PNG, NIfTI gives NIfTI and NRRD gives NRRD with the same affine, DICOM gives NIfTI.
-    A volume gets one overlay for each prompted slice that holds an object.
+    Pictures (PNG, JPEG, TIFF, BMP) give a PNG, NIfTI gives NIfTI and NRRD gives NRRD with the same affine, DICOM gives
+    NIfTI. A volume gets one overlay for each prompted slice that holds an object.
 
     Args:
         output_dir: folder to write to.
@@ -52,17 +32,22 @@ class SavePredictiond(Transform):
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
-        """Save ``data["pred"]`` (1, X, Y[, Z]) of ``data["image"]`` (3, X, Y[, Z]), named ``data["name"]``."""
-        labels, image = data["pred"], data["image"]
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for item, result in zip(engine.state.batch, engine.state.output):
+            self.save(item["image"], result["pred"], item["name"])
+
+    def save(self, image: MetaTensor, labels: MetaTensor, name: str) -> None:
+        """Save the label map (1, X, Y[, Z]) of an image (3, X, Y[, Z]) under a name."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         source = Path(str(image.meta["filename_or_obj"]))
-        mask_path = self.save_mask(labels, source, str(data["name"]))
+        mask_path = self.save_mask(labels, source, name)
         entries = json.loads(labels.meta["prompts"])
-        overlays = self.save_overlays(image, labels, entries, str(data["name"]))
+        overlays = self.save_overlays(image, labels, entries, name)
         report = {"image": str(source), "mask": mask_path.name, "overlays": overlays, "objects": entries}
-        (self.output_dir / f"{data['name']}_prediction.json").write_text(json.dumps(report, indent=2) + "\n")
-        return data
+        (self.output_dir / f"{name}_prediction.json").write_text(json.dumps(report, indent=2) + "\n")
 
     def save_mask(self, labels: MetaTensor, source: Path, name: str) -> Path:
         """Write the label map and give its path."""

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw prompt, EfficientSAM-Ti and EfficientSAM-S side by side, one row for points and one for a box.
+
+python -m scripts.compare lesion.png --points "[[120,96,1]]" --boxes "[[60,40,200,170]]" --output compare.png
+"""
+
+import argparse
+import ast
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+from .errors import InputError
+from .figures import overlay, panels, to_uint8
+from .inferers import PromptedSliceInferer
+from .networks import EfficientSAM, add_adapters, find_weights, load_weights
+from .prompts import pad_prompts
+from .transforms import LoadFiled, RequestPromptsd, ToRGBd
+
+TITLES = {"vitt": "EfficientSAM-Ti", "vits": "EfficientSAM-S"}
+
+
+def load_network(backbone: str, path: str, image_size: int) -> EfficientSAM:
+    """Build a network and load its weights, which must exist: random masks compare nothing.
+
+    Raises:
+        InputError: when there are none.
+    """
+    if path == "none":
+        raise InputError(
+            f"no weights of {TITLES[backbone]}: give --{backbone} PATH, or fetch upstream's by "
+            "python -m monai.bundle download_large_files --bundle_path ."
+        )
+    return load_weights(add_adapters(EfficientSAM(backbone, image_size)), path).eval()
+
+
+def draw_row(
+    image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: Sequence | int | None
+) -> list[np.ndarray]:
+    """Draw the prompt alone, then each network's answer to it.
+
+    Args:
+        image: (C, X, Y[, Z]) as read.
+        networks: by backbone.
+        prompts: ``points``, ``boxes`` and ``slice`` as in :func:`scripts.prompts.read_prompts`, all on one slice.
+
+    Returns:
+        One (H, W, 3) uint8 picture for the prompt and one for each network.
+    """
+    data = ToRGBd("image")(RequestPromptsd()({"image": image.clone(), **prompts}))
+    entries = json.loads(data["image"].meta["prompts"])
+    slices = {entry["slice"] for entry in entries}
+    if len(slices) > 1:
+        raise InputError("compare draws one slice: give prompts on one")
+    k = slices.pop()
+
+    def on_slice(array: np.ndarray) -> np.ndarray:
+        return (array[..., k] if array.ndim == 4 else array).swapaxes(1, 2)  # (C, X, Y[, Z]) -> (C, H, W)
+
+    picture = to_uint8(on_slice(np.asarray(data["image"])))
+    points, point_labels = pad_prompts([(entry["points"], entry["labels"]) for entry in entries])
+    pictures = [overlay(picture, points=points, point_labels=point_labels)]
+    for network in networks.values():
+        with torch.no_grad():
+            logits = PromptedSliceInferer()(data["image"][None], network)[0]
+        pictures.append(overlay(picture, on_slice(np.asarray(logits)) > 0, points, point_labels))
+    return pictures
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.compare", description=__doc__.splitlines()[0])
+    parser.add_argument("image", help="a picture or a volume")
+    parser.add_argument("--points", type=ast.literal_eval, help="[[x, y, label], ...]: label 1 object, 0 background")
+    parser.add_argument("--boxes", type=ast.literal_eval, help="[[x0, y0, x1, y1], ...]")
+    parser.add_argument("--slice", type=int, help="of a volume")
+    parser.add_argument(
+        "--image-size", type=int, default=256, help="the networks' own grid (default 256; upstream's is 1024)"
+    )
+    for backbone, title in TITLES.items():
+        parser.add_argument(f"--{backbone}", metavar="PATH", help=f"weights of {title} (default: the best in models/)")
+    parser.add_argument("--output", default="compare.png", help="PNG to write (default compare.png)")
+    arguments = parser.parse_args(argv)
+    if arguments.points is None and arguments.boxes is None:
+        parser.error("give --points, --boxes, or both")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    arguments = parse_arguments(argv)
+    networks = {}
+    for backbone in TITLES:
+        path = getattr(arguments, backbone) or find_weights(Path(__file__).parents[1] / "models", backbone)
+        networks[backbone] = load_network(backbone, path, arguments.image_size)
+    image = LoadFiled("image")({"image": arguments.image})["image"]
+    pictures: list[np.ndarray] = []
+    titles: list[str] = []
+    for kind in ("points", "boxes"):
+        if getattr(arguments, kind) is not None:
+            pictures += draw_row(image, networks, **{kind: getattr(arguments, kind)}, slice=arguments.slice)
+            titles += [kind, *TITLES.values()]
+    Image.fromarray(panels(pictures, titles, columns=1 + len(networks))).save(arguments.output)
+    print(f"wrote {arguments.output}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

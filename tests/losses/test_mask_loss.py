@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loss of a promptable segmenter: its value by hand, which masks learn, and what counts for nothing."""
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
+
+from scripts.losses import PromptedMaskLoss
+from scripts.losses.mask_loss import mask_iou
+
+SURE = 20.0  # a logit whose sigmoid is 0 or 1
+
+
+def dice_loss():
+    return DiceLoss(sigmoid=True, reduction="none")
+
+
+MASK_LOSSES = {
+    "DiceLoss": dice_loss,
+    "DiceCELoss": lambda: DiceCELoss(sigmoid=True, reduction="none"),
+    "DiceFocalLoss": lambda: DiceFocalLoss(sigmoid=True, lambda_focal=20.0, reduction="none"),
+}
+
+
+def square(size=8, top=2, left=1, height=4, width=3):
+    """A (size, size) mask of one lop-sided rectangle."""
+    mask = torch.zeros(size, size)
+    mask[top : top + height, left : left + width] = 1
+    return mask
+
+
+def as_logits(mask):
+    """Logits that are sure of a mask."""
+    return SURE * (2 * mask - 1)
+
+
+def random_case(images=2, objects=3, size=8, seed=0):
+    """Logits (B, Q, 4, h, w) and IoU (B, Q, 4) that take gradients, and targets (B, Q, H, W) none of which is empty."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, objects, 4, size, size, generator=generator).requires_grad_()
+    iou = torch.rand(images, objects, 4, generator=generator).requires_grad_()
+    target = (torch.rand(images, objects, size, size, generator=generator) > 0.6).float()
+    target[..., 0, 0] = 1
+    return logits, iou, target
+
+
+def dice_by_hand(logits, mask):
+    """MONAI's Dice loss of one mask, in numpy."""
+    p, g = 1 / (1 + np.exp(-logits.detach().double().numpy())), mask.double().numpy()
+    return 1 - (2 * (p * g).sum() + 1e-5) / (p.sum() + g.sum() + 1e-5)
+
+
+def iou_by_hand(logits, mask):
+    p, g = logits.detach().numpy() > 0, mask.numpy() > 0
+    return (p & g).sum() / max((p | g).sum(), 1)
+
+
+@pytest.mark.parametrize("kind", MASK_LOSSES)
+def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_does(kind):
+    loss = PromptedMaskLoss(MASK_LOSSES[kind]())
+    target = square()[None, None]
+    logits = as_logits(target)[:, :, None].expand(-1, -1, 4, -1, -1)
+    assert loss((logits, torch.ones(1, 1, 4)), target) == pytest.approx(0, abs=1e-3)
+    assert loss((-logits, torch.zeros(1, 1, 4)), target) > 1
+
+
+def test_value_equals_the_hand_computation():
+    logits, iou, target = random_case()
+    expected = []
+    for b in range(2):
+        for q in range(3):
+            masks = [dice_by_hand(logits[b, q, m], target[b, q]) for m in range(4)]
+            errors = [(float(iou[b, q, m]) - iou_by_hand(logits[b, q, m], target[b, q])) ** 2 for m in range(4)]
+            expected.append(masks[0] + min(masks[1:]) + 0.5 * np.mean(errors))
+    found = PromptedMaskLoss(dice_loss(), iou_weight=0.5)((logits, iou), target)
+    assert found.item() == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("winners", [(1, 2), (3, 1), (2, 2)])
+def test_only_mask_0_and_the_best_of_the_others_learn(winners):
+    """Each of two objects has its own winner."""
+    target = torch.stack([square(), square(left=4)])[None]
+    logits = torch.zeros(1, 2, 4, 8, 8)
+    for q, winner in enumerate(winners):
+        logits[0, q, winner] = as_logits(target[0, q]) / 10
+    logits.requires_grad_()
+    PromptedMaskLoss(dice_loss())((logits, torch.zeros(1, 2, 4)), target).backward()
+    for q, winner in enumerate(winners):
+        learns = [bool(logits.grad[0, q, m].any()) for m in range(4)]
+        assert learns == [m in (0, winner) for m in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "expected"),
+    [
+        ([1, 1, 1, 0], [0, 1, 1, 1], 2 / 4),
+        ([1, 1, 0, 0], [1, 1, 0, 0], 1.0),
+        ([1, 1, 0, 0], [0, 0, 1, 1], 0.0),
+        ([0, 0, 0, 0], [0, 1, 0, 0], 0.0),
+        ([1, 1, 1, 1], [0, 1, 0, 0], 1 / 4),
+    ],
+)
+def test_the_iou_part_is_the_squared_error_of_the_masks_own_iou(predicted, true, expected):
+    logits = as_logits(torch.tensor(predicted).float()).reshape(1, 1, 1, 2, 2).expand(1, 1, 4, 2, 2)
+    target = torch.tensor(true).float().reshape(1, 1, 2, 2)
+    iou = torch.tensor([[[0.0, 0.25, 0.5, 1.0]]])
+    without, whole = (PromptedMaskLoss(dice_loss(), weight)((logits, iou), target) for weight in (0.0, 2.0))
+    by_hand = np.mean([(value - expected) ** 2 for value in (0.0, 0.25, 0.5, 1.0)])
+    assert (whole - without).item() == pytest.approx(2.0 * by_hand, abs=1e-6)
+    assert mask_iou(logits[0, 0, 0], target[0, 0]).item() == pytest.approx(expected)
+
+
+def test_the_iou_part_teaches_the_iou_and_not_the_masks():
+    logits, iou, target = random_case()
+    gradients = {}
+    for weight in (0.0, 100.0):
+        loss = PromptedMaskLoss(dice_loss(), weight)((logits, iou), target)
+        gradients[weight] = torch.autograd.grad(loss, (logits, iou), allow_unused=True)
+    torch.testing.assert_close(gradients[0.0][0], gradients[100.0][0])
+    assert not gradients[0.0][1].any()
+    assert gradients[100.0][1].all()
+
+
+def test_an_object_with_an_empty_target_counts_for_nothing():
+    logits, iou, target = random_case()
+    target[0, 1] = 0
+    target[1, 2] = 0
+    loss = PromptedMaskLoss(dice_loss())
+    gradient = torch.autograd.grad(loss((logits, iou), target), (logits, iou))
+    kept = [(0, 0), (0, 2), (1, 0), (1, 1)]
+    alone = torch.stack([loss((logits[b : b + 1, q : q + 1], iou[b : b + 1, q : q + 1]), target[b : b + 1, q : q + 1])
+                         for b, q in kept])  # fmt: skip
+    assert loss((logits, iou), target).item() == pytest.approx(alone.mean().item(), abs=1e-6)
+    for part in gradient:
+        assert [(b, q) for b in range(2) for q in range(3) if part[b, q].any()] == kept
+
+
+def test_a_batch_of_empty_targets_costs_nothing_and_can_be_stepped():
+    logits, iou, target = random_case()
+    loss = PromptedMaskLoss(dice_loss())((logits, iou), torch.zeros_like(target))
+    assert loss.item() == 0
+    loss.backward()
+    assert not logits.grad.any()
+    assert not iou.grad.any()
+
+
+def test_low_resolution_logits_are_resized_to_the_target():
+    generator = torch.Generator().manual_seed(0)
+    low = torch.randn(1, 1, 4, 4, 4, generator=generator)
+    target = torch.zeros(1, 1, 12, 20)
+    target[..., 3:9, 5:16] = 1
+    high = torch.nn.functional.interpolate(low[0], (12, 20), mode="bilinear", align_corners=False)[None]
+    loss, iou = PromptedMaskLoss(MASK_LOSSES["DiceFocalLoss"]()), torch.full((1, 1, 4), 0.3)
+    assert loss((low, iou), target).item() == pytest.approx(loss((high, iou), target).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_scored_in_single_precision(dtype):
+    logits, iou, target = random_case()
+    logits, iou = logits.detach().to(dtype), iou.detach().to(dtype)
+    loss = PromptedMaskLoss(dice_loss())
+    found = loss((logits, iou), target)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(loss((logits.float(), iou.float()), target).item(), abs=1e-6)
+
+
+def test_a_target_of_bytes_scores_as_one_of_floats():
+    logits, iou, target = random_case()
+    loss = PromptedMaskLoss(MASK_LOSSES["DiceFocalLoss"]())
+    assert loss((logits, iou), target.byte()).item() == pytest.approx(loss((logits, iou), target).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("images_and_objects", [(1, 3), (2, 2), (3, 2)])
+def test_targets_of_other_images_or_objects_are_refused(images_and_objects):
+    logits, iou, _ = random_case()
+    with pytest.raises(ValueError, match=r"prediction of \(2, 3\) images and objects, target of \(\d, \d\)"):
+        PromptedMaskLoss(dice_loss())((logits, iou), torch.ones(*images_and_objects, 8, 8))

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters: invisible until trained, of the right size, in the right place, and the only thing trained."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scripts.networks import Adapter, EfficientSAM, add_adapters, train_only, trainable_parameters
+from tests.networks.recipe import recipe_images, recipe_network
+
+ADDED = {"vitt": 448_128, "vits": 1_780_992}
+POINTS, LABELS = (
+    torch.tensor([[[[31.0, 40.0], [95.0, 62.0]], [[12.0, 20.0], [100.0, 81.0]]]]),
+    torch.tensor([[[1, 0], [2, 3]]]),
+)
+
+
+def added_parameters(network):
+    return {name: p for name, p in network.named_parameters() if "_adapter." in name}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("backbone", ["vitt", "vits"])
+def test_freshly_adapted_network_equals_the_plain_one(backbone, training):
+    network = recipe_network(backbone, 64).requires_grad_(False).train(training)
+    inputs = recipe_images(1), POINTS, LABELS
+    plain = network(*inputs)
+    adapted = add_adapters(network)(*inputs)
+    assert added_parameters(network)
+    if training:
+        assert torch.equal(adapted[0], plain[0]) and torch.equal(adapted[1], plain[1])
+    else:
+        assert torch.equal(adapted, plain)
+
+
+@pytest.mark.parametrize("backbone", ["vitt", "vits"])
+def test_adapters_add_their_count_and_leave_the_rest_as_it_was(backbone):
+    network = EfficientSAM(backbone, 64)
+    before = set(network.state_dict())
+    assert add_adapters(network) is network
+    assert sum(p.numel() for p in added_parameters(network).values()) == ADDED[backbone]
+    assert set(network.state_dict()) == before | set(added_parameters(network))
+    assert len(added_parameters(network)) == 12 * 2 * 4
+
+
+@pytest.mark.parametrize(("ratio", "width"), [(0.25, 48), (0.5, 96), (0.1, 19), (1.0, 192), (0.001, 1)])
+def test_bottleneck_is_a_ratio_of_the_width(ratio, width):
+    network = add_adapters(EfficientSAM("vitt", 64), ratio=ratio)
+    for block in network.image_encoder.blocks:
+        for adapter in (block.space_adapter, block.mlp_adapter):
+            assert adapter.down.weight.shape == (width, 192)
+            assert adapter.up.weight.shape == (192, width)
+    assert network.eval()(recipe_images(1)).shape == (1, 1, 96, 120)
+
+
+def test_first_weights_start_the_last_layer_at_zero_and_the_first_small():
+    torch.manual_seed(0)
+    adapter = Adapter(192)
+    assert not adapter.up.weight.any() and not adapter.up.bias.any() and not adapter.down.bias.any()
+    assert adapter.down.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_space_adapter_follows_the_attention_and_scaled_mlp_adapter_stands_beside_the_mlp(scale):
+    network = add_adapters(EfficientSAM("vitt", 64), scale=scale)
+    block = network.image_encoder.blocks[3]
+    for parameter in added_parameters(network).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def bottleneck(adapter, x):
+        return F.linear(F.gelu(F.linear(x, *adapter.down.parameters())), *adapter.up.parameters())
+
+    x = torch.randn(2, 16, 192)
+    attended = block.attn(block.norm1(x))
+    stream = x + attended + bottleneck(block.space_adapter, attended)
+    normed = block.norm2(stream)
+    expected = stream + block.mlp(normed) + scale * bottleneck(block.mlp_adapter, normed)
+    torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=0)
+
+
+def test_scale_of_the_mlp_adapter_is_a_half_unless_asked_otherwise():
+    block = add_adapters(EfficientSAM("vitt", 64)).image_encoder.blocks[0]
+    assert (block.space_adapter.scale, block.mlp_adapter.scale) == (1.0, 0.5)
+
+
+def test_trained_adapters_change_the_masks():
+    inputs = recipe_images(1), POINTS, LABELS
+    plain, adapted = recipe_network("vitt", 64), recipe_network("vitt", 64, adapters=True)
+    assert (plain(*inputs) - adapted(*inputs)).abs().max() > 0.1
+
+
+def test_adapters_are_refused_twice():
+    network = add_adapters(EfficientSAM("vitt", 64))
+    names = set(network.state_dict())
+    with pytest.raises(ValueError, match="has adapters already"):
+        add_adapters(network)
+    assert set(network.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("parts", "trained"),
+    [
+        ((), ("_adapter.",)),
+        (("mask_decoder",), ("_adapter.", "mask_decoder.")),
+        (["prompt_encoder", "neck"], ("_adapter.", "prompt_encoder.", "image_encoder.neck.")),
+    ],
+)
+def test_further_parts_may_be_trained_beside_the_adapters(parts, trained):
+    network = add_adapters(EfficientSAM("vitt", 64), train=parts)
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad == any(part in name for part in trained), name
+
+
+@pytest.mark.parametrize(("parts", "trained"), [(["mask_decoder"], 4_058_340), (["norm1.", "norm2."], None), ([], 0)])
+def test_train_only_frees_the_parts_named_and_freezes_all_others(parts, trained):
+    network = EfficientSAM("vitt", 64)
+    next(network.parameters()).requires_grad_(False)
+    assert train_only(network, parts) is network
+    free = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+    assert set(free) == {name for name, _ in network.named_parameters() if any(part in name for part in parts)}
+    if trained is not None:
+        assert sum(free.values()) == trained
+
+
+@pytest.mark.parametrize("call", [train_only, lambda network, parts: add_adapters(network, train=parts)])
+def test_a_part_that_no_parameter_has_is_refused(call):
+    with pytest.raises(ValueError, match="no parameter of the network has 'maskdecoder' in its name"):
+        call(EfficientSAM("vitt", 64), ["mask_decoder", "maskdecoder"])
+
+
+def test_train_only_leaves_the_network_as_it_was_when_it_refuses():
+    network = EfficientSAM("vitt", 64)
+    with pytest.raises(ValueError):
+        train_only(network, ["mask_decoder", "maskdecoder"])
+    assert all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.xfail(strict=True, reason="a lone string is read letter by letter, and everything is trained")
+def test_one_part_may_be_named_without_a_list():
+    network = train_only(EfficientSAM("vitt", 64), "mask_decoder")
+    assert {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad} == {"mask_decoder"}
+
+
+@pytest.mark.xfail(strict=True, reason="adapters are refused after the network has changed")
+def test_a_refused_part_leaves_the_network_without_adapters():
+    network = EfficientSAM("vitt", 64)
+    with pytest.raises(ValueError):
+        add_adapters(network, train=["maskdecoder"])
+    assert not added_parameters(network)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=RuntimeError, reason="adapters are made in float32 on the CPU, whatever the network is"
+)
+def test_adapters_take_the_precision_of_the_network():
+    network = add_adapters(recipe_network("vitt", 64).double())
+    assert network(recipe_images(1).double(), POINTS.double(), LABELS).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda n: n, "parameters: 10,223,204 trained (100.0 %), 0 frozen, 0 added by adapters"),
+        (add_adapters, "parameters: 448,128 trained (4.2 %), 10,223,204 frozen, 448,128 added by adapters"),
+        (
+            lambda n: add_adapters(n, train=["mask_decoder"]),
+            "parameters: 4,506,468 trained (42.2 %), 6,164,864 frozen, 448,128 added by adapters",
+        ),
+    ],
+    ids=["plain", "adapters", "adapters and decoder"],
+)
+def test_trainable_parameters_are_listed_and_counted_in_the_log(prepare, message, caplog):
+    network = prepare(EfficientSAM("vitt", 64))
+    with caplog.at_level(logging.INFO, logger="scripts.networks"):
+        listed = trainable_parameters(network)
+    assert caplog.messages == [message]
+    assert {id(p) for p in listed} == {id(p) for p in network.parameters() if p.requires_grad}
+
+
+def test_nothing_left_to_train_is_refused():
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        trainable_parameters(EfficientSAM("vitt", 64).requires_grad_(False))
+
+
+def test_optimizer_steps_move_every_adapter_and_nothing_else():
+    network = add_adapters(recipe_network("vitt", 64)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=1e-3, weight_decay=0.1
+    )  # given all, it must still move only adapters
+    for _ in range(2):  # the second step reaches the layers behind those that started at zero
+        optimizer.zero_grad()
+        logits, _ = network(recipe_images(1), POINTS, LABELS)
+        logits.square().mean().backward()
+        optimizer.step()
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == set(added_parameters(network))
