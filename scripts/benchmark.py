@@ -35,8 +35,7 @@ from .networks import EfficientSAM, add_adapters, trainable_parameters
 from .networks.efficient_sam import BACKBONES
 from .networks.image_encoder import PATCH_SIZE
 
-MATRIX_SIZE = 2048
-MATRIX_REPEATS = 9
+MATRIX_SIZE, MATRIX_REPEATS = 2048, 9
 COLUMNS = {  # of the table, and how each is written
     **dict.fromkeys(("backbone", "image size", "work", "batch"), ""),
     **{"ms": ".1f", "MB": ".1f", "GFLOP": ".2f", "GFLOP/s": ".1f", "share of matmul": ".1%"},

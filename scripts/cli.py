@@ -31,14 +31,15 @@ def prepare(argv: Sequence[str]) -> None:
     """
     sys.excepthook = _show
     given = _read_options(argv)
-    if "run" not in argv or "config_file" not in given:
+    if "run" not in argv:
         return
-    files = _literal(given["config_file"])
-    parser = ConfigParser()
-    parser.read_config(files)
-    names = set(given) - set(inspect.signature(run).parameters)
     if "args_file" in given:
-        names |= set(ConfigParser.load_config_file(given["args_file"])) - set(inspect.signature(run).parameters)
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    if "config_file" not in given:
+        return
+    parser = ConfigParser()
+    parser.read_config(_literal(str(given["config_file"])))
+    names = set(given) - set(inspect.signature(run).parameters)
     if "tracking" in given:
         names -= TRACKING_SETTINGS
     for name in sorted(names):
@@ -62,7 +63,7 @@ def _read_options(argv: Sequence[str]) -> dict[str, str]:
     for token, following in zip(argv, [*argv[1:], ""]):
         if token.startswith("--"):
             name, assigned, value = token[2:].partition("=")
-            options[name] = value if assigned else following
+            options[name.replace("-", "_")] = value if assigned else following  # Fire takes --max-epochs too
     return options
 
 

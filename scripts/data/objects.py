@@ -54,7 +54,11 @@ class ObjectDataset(CacheDataset):
         found, problems = find_objects(data, cache_dir)
         for problem in problems:
             logger.warning(f"left out: {problem}")
-        items = [item for pair, slices in found for item in list_items(pair, slices, classes, objects_per_item)]
+        items = [
+            item
+            for name, (pair, slices) in zip(_short_names([pair["image"] for pair, _ in found]), found)
+            for item in list_items(pair, name, slices, classes, objects_per_item)
+        ]
         if data and not items:
             wanted = f" of the classes {dict(classes)}" if classes and not problems else ""
             raise InputError(
@@ -67,19 +71,23 @@ class ObjectDataset(CacheDataset):
 
 
 def list_items(
-    pair: Mapping[str, str], slices: Slices, classes: Mapping[str, Sequence[int]] | None, objects_per_item: int
+    pair: Mapping[str, str],
+    name: str,
+    slices: Slices,
+    classes: Mapping[str, Sequence[int]] | None,
+    objects_per_item: int,
 ) -> list[dict]:
-    """List the items of one image or volume."""
+    """List the items of one image or volume, called by a name."""
     items = []
     for k, ids in slices:
         if classes is None:
             objects = {str(i): [i] for i in ids}
         else:
-            objects = {name: list(wanted) for name, wanted in classes.items() if set(wanted) & set(ids)}
+            objects = {key: list(wanted) for key, wanted in classes.items() if set(wanted) & set(ids)}
         names = list(objects)
         for start in range(0, len(names), objects_per_item):
             chosen = names[start : start + objects_per_item]
-            case = {"image": Path(pair["image"]).name, "slice": k, "objects": chosen}
+            case = {"image": name, "slice": k, "objects": chosen}
             items.append({**pair, "slice": k, "objects": [objects[n] for n in chosen], "case": json.dumps(case)})
     return items
 
@@ -126,6 +134,13 @@ def _check_pair(load_image: LoadFiled, load_label: LoadFiled, pair: Mapping[str,
     found = [(k, [int(i) for i in torch.unique(slices[..., k]) if i > 0]) for k in range(slices.shape[-1])]
     found = [(k, ids) for k, ids in found if ids]
     return found or f"{pair['label']} is empty: it has no object to train on or to score"
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """Name files by their path below the folder that all are in."""
+    paths = [os.path.abspath(path) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return [Path(path).relative_to(root).as_posix() for path in paths]
 
 
 def _size(image: torch.Tensor) -> str:

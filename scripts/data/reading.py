@@ -5,6 +5,7 @@ X, Y, Z].
 Axis 0 is x (columns), axis 1 is y (rows), the last axis of a volume is the slice.
 """
 
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,9 @@ def intensity_bounds(image: MetaTensor) -> list[float]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
+    """Give the first line that means something to a user; ITK puts a line of its own source before it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not re.fullmatch(r".*\.[ch]xx:\d+:", line)), type(error).__name__)
 
 
 class ToRGB(Transform):

@@ -65,7 +65,7 @@ class CheckpointFile:
 
 
 class Resume:
-    """Load everything that a run saved to go on, when training starts.
+    """Load all that a run saved to go on, as soon as it is attached: a bad file stops a run before it starts.
 
     Args:
         path: of ``last.pt``.
@@ -82,9 +82,6 @@ class Resume:
         self.load_dict = dict(load_dict)
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
         try:
             checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds for a bad file
@@ -92,13 +89,18 @@ class Resume:
         missing = [name for name in self.load_dict if not isinstance(checkpoint, dict) or name not in checkpoint]
         if missing:
             raise InputError(f"cannot resume: {self.path} holds no {', '.join(missing)}; give the last.pt of a run")
-        max_epochs = engine.state.max_epochs
+        max_epochs, batches = engine.state.max_epochs, engine.state.epoch_length
         try:
             Checkpoint.load_objects(self.load_dict, checkpoint)
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"cannot resume: {self.path} is of a run with another network or data: {str(error).splitlines()[0]}"
             ) from error
+        if engine.state.epoch_length != batches:
+            raise InputError(
+                f"cannot resume: {self.path} is of a run with another network or data: {engine.state.epoch_length} "
+                f"batches in an epoch, now {batches}"
+            )
         if engine.state.epoch >= max_epochs:
             raise InputError(
                 f"{self.path} has {engine.state.epoch} epochs already: give a larger max_epochs than {max_epochs}"

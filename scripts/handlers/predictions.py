@@ -23,7 +23,7 @@ class PredictionSaver:
     """Write ``<name>_mask`` in the image's own kind of file, ``<name>_overlay.png`` and ``<name>_prediction.json``.
 
     Pictures (PNG, JPEG, TIFF, BMP) give a PNG, NIfTI gives NIfTI and NRRD gives NRRD with the same affine, DICOM gives
-    NIfTI. A volume gets one overlay for each prompted slice that holds an object.
+    NIfTI. A volume gets one overlay for each prompted slice, or of several only for those where something was found.
 
     Args:
         output_dir: folder to write to.
@@ -68,11 +68,12 @@ class PredictionSaver:
         """Draw masks and prompts of each prompted slice, and give the files' names."""
         is_volume = labels.ndim == 4
         ids = sorted({entry["object"] for entry in entries})
+        slices = sorted({entry["slice"] for entry in entries})
         saved = []
-        for k in sorted({entry["slice"] for entry in entries}):
+        for k in slices:
             picture, on_slice = (image[..., k], labels[0, ..., k]) if is_volume else (image, labels[0])
             masks = np.stack([np.asarray(on_slice.cpu()).T == q + 1 for q in ids])  # (X, Y) -> (H, W)
-            if is_volume and not masks.any():
+            if len(slices) > 1 and not masks.any():
                 continue
             prompts = [(e["points"], e["labels"]) for q in ids for e in entries if e["slice"] == k and e["object"] == q]
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"

@@ -15,7 +15,7 @@ class PromptedMaskLoss(nn.Module):
     count for nothing.
 
     Args:
-        mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceCELoss.
+        mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceLoss.
         iou_weight: factor on the IoU part.
     """
 
@@ -43,7 +43,7 @@ class PromptedMaskLoss(nn.Module):
             raise ValueError(
                 f"prediction of {tuple(logits.shape[:2])} images and objects, target of {tuple(target.shape[:2])}"
             )
-        present = target.flatten(2).any(2)  # (B, Q)
+        present = target.flatten(2).bool().any(2)  # (B, Q)
         logits, iou, target = logits[present], iou[present], target[present]  # (N, 4, h, w), (N, 4), (N, H, W)
         if len(target) == 0:
             return (logits.sum() + iou.sum()) * 0.0

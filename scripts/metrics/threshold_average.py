@@ -14,7 +14,8 @@ class ThresholdAverage(CumulativeIterationMetric):
 
     It rewards saturated probabilities and is not the usual Dice, which is DiceMetric at 0.5. Dice is
     (2 I + 1e-4) / (P + G + 1e-4) and IoU is (I + 1e-6) / (U + 1e-6), so two empty masks score 1. Predictions and
-    targets are resized to ``size`` by antialiased bilinear interpolation; the target is then cut at a half.
+    targets are resized to ``size`` by antialiased bilinear interpolation; a binary target is then cut at a half, and a
+    soft one (the mean of several raters) at each threshold, as in the original.
 
     Args:
         measure: ``"dice"`` or ``"iou"``.
@@ -29,9 +30,11 @@ class ThresholdAverage(CumulativeIterationMetric):
         self.size = size
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        """Score probabilities (B, 1, H, W) against binary masks (B, 1, H, W): (B, 1)."""
-        probability, target = self.resize(y_pred), self.resize(y) > 0.5
-        scores = [self.score(probability > threshold, target) for threshold in THRESHOLDS]
+        """Score probabilities (B, 1, H, W) against masks (B, 1, H, W) in 0..1: (B, 1)."""
+        probability, target = self.resize(y_pred), self.resize(y)
+        if bool(((y == 0) | (y == 1)).all()):
+            target = (target > 0.5).float()
+        scores = [self.score(probability > threshold, target > threshold) for threshold in THRESHOLDS]
         return torch.stack(scores).mean(0)
 
     def resize(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ..prompts import read_prompts
@@ -45,5 +46,6 @@ class RequestPromptsd(Transform):
         shape = [int(n) for n in image.shape[1:]]
         name = str(image.meta.get("filename_or_obj", "the image"))
         entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
-        image.meta["prompts"] = json.dumps(entries)
+        # not written into the image that came: the loader may keep it for the next item
+        data[self.image_key] = MetaTensor(image, meta={**image.meta, "prompts": json.dumps(entries)})
         return data

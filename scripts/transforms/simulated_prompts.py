@@ -4,6 +4,7 @@
 import json
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,6 @@ class CasePromptsd(Transform):
         prompts = []
         for kind in self.kinds:
             for name, mask in zip(case["objects"], np.asarray(data[self.label_key]), strict=True):
-                seed = zlib.crc32(f"{case['image']} {case['slice']} {name} {kind}".encode())
+                seed = zlib.crc32(f"{PurePath(case['image']).name} {case['slice']} {name} {kind}".encode())
                 prompts.append(draw_prompt(kind, mask, np.random.RandomState(seed), self.jitter))
         return put_prompts(data, prompts)

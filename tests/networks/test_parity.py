@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from scripts.networks import EfficientSAM
+from scripts.networks.image_encoder import ComputedOnce
 from scripts.networks.two_way_transformer import TwoWayAttentionBlock
 from tests.networks.recipe import FIXTURE, outputs, recipe_images, recipe_network, recipe_state
 
@@ -242,40 +243,24 @@ def take_an_optimizer_step(network):
     return network
 
 
-def round_to_half_and_back(network):
-    return network.bfloat16().float()
-
-
 def copy_and_load_other_weights(network):
     return load_other_weights(copy.deepcopy(network))
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        load_other_weights,
-        assign_other_weights,
-        take_an_optimizer_step,
-        copy_and_load_other_weights,
-        copy.deepcopy,
-        pytest.param(
-            round_to_half_and_back,
-            marks=pytest.mark.xfail(
-                strict=True, reason="storage is reused at the same address: the key does not change"
-            ),
-        ),
-    ],
+    [load_other_weights, assign_other_weights, take_an_optimizer_step, copy_and_load_other_weights, copy.deepcopy],
 )
 def test_what_is_computed_once_follows_the_weights(change):
-    images, points, labels = recipe_images(1), torch.tensor([[[[30.0, 40.0]]]]), torch.tensor([[[1]]])
+    inputs = recipe_images(1), torch.tensor([[[[30.0, 40.0]]]]), torch.tensor([[[1]]])
     network = recipe_network("vitt", 64).requires_grad_(False)
-    before = network(images, points, labels)
+    before = network(*inputs)
     changed = change(network)
     fresh = EfficientSAM("vitt", 64).eval()
     fresh.load_state_dict(changed.state_dict())
-    assert torch.equal(changed(images, points, labels), fresh(images, points, labels))
+    assert torch.equal(changed(*inputs), fresh(*inputs))
     if changed is not network:
-        assert torch.equal(network(images, points, labels), before)
+        assert torch.equal(network(*inputs), before)
 
 
 def test_what_is_computed_once_follows_a_cast():
@@ -285,6 +270,16 @@ def test_what_is_computed_once_follows_a_cast():
     found = network.double()(images, points, labels)
     fresh = recipe_network("vitt", 64).double()
     assert torch.equal(found, fresh(images, points, labels))
+
+
+@pytest.mark.xfail(strict=False, reason="a tensor that lands at the address of a freed one is taken for it")
+def test_what_is_computed_once_is_not_that_of_another_tensor_at_the_same_address():
+    """Casts to half precision and back free the old weights, and may put the rounded ones where those were."""
+    once = ComputedOnce()
+    for value in range(20):
+        source = torch.full((1000,), float(value))
+        assert torch.equal(once(source, lambda source=source: 2 * source), torch.full((1000,), 2.0 * value))
+        del source
 
 
 @pytest.mark.xfail(strict=True, reason="the dense encoding is kept in the precision of the first pass")

@@ -140,6 +140,18 @@ def test_log_names_the_file_and_counts_its_tensors(states, save, caplog):
     assert caplog.messages == [f"loaded 278 tensors from {path}"]
 
 
+@pytest.mark.parametrize(("saved_at", "warned"), [(64, False), (80, True), (None, False)])
+def test_weights_saved_at_another_image_size_load_with_a_warning(states, save, caplog, saved_at, warned):
+    """No tensor's shape tells the size; a checkpoint of this bundle notes it, one of upstream's does not."""
+    state = states["vitt"] if saved_at is None else recipe_network("vitt", saved_at).state_dict()
+    network = load_weights(build(), save({"model": state, "epoch": 3}))
+    equal(network.state_dict(), states["vitt"])
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == warned
+    if warned:
+        assert "was saved at image_size 80 and is used at 64" in warnings[0]
+
+
 def test_none_keeps_the_network_and_warns(caplog):
     network = build()
     before = {name: value.clone() for name, value in network.state_dict().items()}

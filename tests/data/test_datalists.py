@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of data sets: each layout gives its pairs and its split, and what is no data set is refused in one line."""
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from scripts.data import datalists, decathlon_datalist, find_datalist, folder_datalist, isic_datalist, make_sample
+from scripts.errors import InputError
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def folder_of(root, count):
+    return touch(root, *(f"{kind}/{i:03d}.png" for kind in ("images", "labels") for i in range(count)))
+
+
+def relative(pairs, root):
+    return [tuple(str(Path(pair[key]).relative_to(root)) for key in ("image", "label")) for pair in pairs]
+
+
+def everything(datalist, root):
+    return sorted(relative(datalist["training"] + datalist["validation"], root))
+
+
+def refused(function, *arguments, match, **options):
+    with pytest.raises(InputError, match=match) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- images/ and labels/
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("a.png", "a.png"),
+        ("a.jpg", "a.png"),
+        ("a.png", "a_mask.png"),
+        ("a.png", "a_label.tif"),
+        ("a.png", "a_seg.nii.gz"),
+        ("a.dcm", "a_Segmentation.PNG"),
+        ("a.v2.nii.gz", "a.v2.nii"),
+        ("a_mask.png", "a_mask_mask.png"),
+        ("a.NRRD", "a.mha"),
+    ],
+)
+def test_folder_pairs_by_stem_whatever_the_suffix(tmp_path, image, label):
+    root = touch(tmp_path, f"images/{image}", f"labels/{label}")
+    assert relative(folder_datalist(root)["training"], root) == [(f"images/{image}", f"labels/{label}")]
+
+
+def test_folder_reports_files_without_a_partner_and_leaves_out_hidden_ones(tmp_path, caplog):
+    root = touch(
+        tmp_path, "images/a.png", "images/b.png", "images/.c.png", "images/notes.txt", "labels/a.png", "labels/.c.png"
+    )
+    with caplog.at_level(logging.WARNING):
+        assert everything(folder_datalist(root), root) == [("images/a.png", "labels/a.png")]
+    assert "left out 1 files without a partner of the same stem: b" in caplog.text
+
+
+def test_folder_with_all_partners_warns_of_nothing(tmp_path, caplog):
+    folder_datalist(folder_of(tmp_path, 3))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("names", [("images/a.png", "images/a.jpg"), ("labels/a.png", "labels/a_mask.png")])
+def test_folder_refuses_two_files_of_one_stem(tmp_path, names):
+    root = touch(tmp_path, "images/a.png", "labels/a.png", *names)
+    message = refused(folder_datalist, root, match="same stem: rename one")
+    assert all(str(root / name) in message for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["images/a.png", "labels/b.png"], "no file in images/ has the stem"),
+        (["images/a.png"], "labels is not a folder"),
+        (["labels/a.png"], "images is not a folder"),
+    ],
+)
+def test_folder_that_pairs_nothing_is_refused(tmp_path, names, match):
+    assert str(tmp_path) in refused(folder_datalist, touch(tmp_path, *names), match=match)
+
+
+# --- the split
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "held"),
+    [(10, 0.2, 2), (10, 0.25, 2), (10, 0.0, 0), (10, 0.01, 1), (10, 0.99, 9), (2, 0.2, 1), (2, 0.9, 1), (1, 0.5, 0)],
+)
+def test_split_is_disjoint_complete_and_of_the_size_asked_for(tmp_path, count, fraction, held):
+    root = folder_of(tmp_path, count)
+    datalist = folder_datalist(root, fraction)
+    assert (len(datalist["training"]), len(datalist["validation"])) == (count - held, held)
+    assert everything(datalist, root) == [(f"images/{i:03d}.png", f"labels/{i:03d}.png") for i in range(count)]
+
+
+def test_split_is_random_but_the_same_for_one_seed(tmp_path):
+    root = folder_of(tmp_path, 30)
+    splits = [relative(folder_datalist(root, 0.3, seed)["validation"], root) for seed in (0, 0, 1)]
+    assert splits[0] == splits[1]
+    assert set(splits[0]) != set(splits[2])
+    assert splits[0] != [(f"images/{i:03d}.png", f"labels/{i:03d}.png") for i in range(9)]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5])
+def test_split_refuses_a_fraction_that_is_none(tmp_path, fraction):
+    refused(folder_datalist, folder_of(tmp_path, 3), fraction, match="val_fraction is at least 0 and below 1")
+
+
+# --- ISIC
+
+
+def isic_2016(root, split, count, index):
+    part = f"ISBI2016_ISIC_Part1_{split}"
+    lines = [",img,seg"] if index else []
+    for i in range(count):
+        image, label = f"{part}_Data/ISIC_{i}.jpg", f"{part}_GroundTruth/ISIC_{i}_Segmentation.png"
+        touch(root, image, label)
+        lines.append(f"{i},{image},{label}" if index else f"{image},{label}")
+    (root / f"{part}_GroundTruth.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("index", [False, True], ids=["plain", "with-header-and-index"])
+def test_isic_2016_validates_on_its_test_table(tmp_path, index):
+    isic_2016(tmp_path, "Training", 3, index)
+    isic_2016(tmp_path, "Test", 2, index)
+    datalist = isic_datalist(tmp_path)
+    part = "ISBI2016_ISIC_Part1_{split}_{kind}"
+    for name, split, count in (("training", "Training", 3), ("validation", "Test", 2)):
+        data, truth = part.format(split=split, kind="Data"), part.format(split=split, kind="GroundTruth")
+        assert relative(datalist[name], tmp_path) == [
+            (f"{data}/ISIC_{i}.jpg", f"{truth}/ISIC_{i}_Segmentation.png") for i in range(count)
+        ]
+
+
+def test_isic_2016_without_a_test_table_is_split(tmp_path):
+    isic_2016(tmp_path, "Training", 10, True)
+    datalist = isic_datalist(tmp_path, 0.3)
+    assert (len(datalist["training"]), len(datalist["validation"])) == (7, 3)
+
+
+def test_isic_2016_table_that_names_no_pairs_is_refused(tmp_path):
+    (tmp_path / "ISBI2016_ISIC_Part1_Training_GroundTruth.csv").write_text("ISIC_0,benign\n")
+    refused(isic_datalist, tmp_path, match=r"Training_GroundTruth.csv names no pairs")
+
+
+def isic_later(root, split, *names, year=2018):
+    data, truth = {
+        2017: (f"ISIC-2017_{split}_Data", f"ISIC-2017_{split}_Part1_GroundTruth"),
+        2018: (f"ISIC2018_Task1-2_{split}_Input", f"ISIC2018_Task1_{split}_GroundTruth"),
+    }[year]
+    for name in names:
+        touch(root, f"{data}/{name}.jpg", f"{truth}/{name}_segmentation.png")
+    return data, truth
+
+
+@pytest.mark.parametrize("year", [2017, 2018])
+def test_later_isic_validates_on_its_validation_folder_and_leaves_its_test_folder(tmp_path, year):
+    data, truth = isic_later(tmp_path, "Training", "ISIC_1", "ISIC_2", year=year)
+    held_data, held_truth = isic_later(tmp_path, "Validation", "ISIC_3", year=year)
+    isic_later(tmp_path, "Test_v2" if year == 2017 else "Test", "ISIC_4", year=year)
+    touch(tmp_path, f"{data}/ISIC_1_superpixels.png")
+    datalist = isic_datalist(tmp_path)
+    assert relative(datalist["training"], tmp_path) == [
+        (f"{data}/{name}.jpg", f"{truth}/{name}_segmentation.png") for name in ("ISIC_1", "ISIC_2")
+    ]
+    assert relative(datalist["validation"], tmp_path) == [
+        (f"{held_data}/ISIC_3.jpg", f"{held_truth}/ISIC_3_segmentation.png")
+    ]
+
+
+def test_later_isic_without_validation_masks_validates_on_its_test_folder(tmp_path):
+    isic_later(tmp_path, "Training", "ISIC_1", "ISIC_2")
+    data, truth = isic_later(tmp_path, "Test", "ISIC_3")
+    assert relative(isic_datalist(tmp_path)["validation"], tmp_path) == [
+        (f"{data}/ISIC_3.jpg", f"{truth}/ISIC_3_segmentation.png")
+    ]
+
+
+def test_later_isic_with_training_images_alone_is_split_and_reports_masks_without_an_image(tmp_path, caplog):
+    _, truth = isic_later(tmp_path, "Training", *(f"ISIC_{i}" for i in range(10)))
+    touch(tmp_path, f"{truth}/ISIC_99_segmentation.png")
+    datalist = isic_datalist(tmp_path, 0.2)
+    assert (len(datalist["training"]), len(datalist["validation"])) == (8, 2)
+    assert f"{truth}/ISIC_99_segmentation.png: left out" in caplog.text
+
+
+def test_isic_folder_without_masks_is_refused(tmp_path):
+    refused(isic_datalist, touch(tmp_path, "ISIC2018/ISIC_1.jpg"), match=r"neither ISBI2016.* nor \*_segmentation.png")
+
+
+# --- Decathlon
+
+PAIRS = [{"image": f"imagesTr/{i}.nii.gz", "label": f"./labelsTr/{i}.nii.gz"} for i in range(10)]
+RELATIVE = [(f"imagesTr/{i}.nii.gz", f"labelsTr/{i}.nii.gz") for i in range(10)]
+
+
+def write_json(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["datalist.json", "dataset.json"])
+@pytest.mark.parametrize("by_file", [False, True])
+def test_decathlon_keeps_its_own_split_with_paths_beside_the_file(tmp_path, name, by_file):
+    path = write_json(tmp_path / name, {"training": PAIRS[:8], "validation": PAIRS[8:], "test": ["imagesTs/a.nii.gz"]})
+    datalist = decathlon_datalist(str(path if by_file else tmp_path))
+    assert relative(datalist["training"], tmp_path) == RELATIVE[:8]
+    assert relative(datalist["validation"], tmp_path) == RELATIVE[8:]
+
+
+def test_decathlon_of_another_name_is_read_as_a_file(tmp_path):
+    path = write_json(tmp_path / "fold_0.json", {"training": PAIRS[:1], "validation": PAIRS[1:]})
+    assert len(decathlon_datalist(path)["validation"]) == 9
+
+
+def test_decathlon_prefers_datalist_json(tmp_path):
+    write_json(tmp_path / "dataset.json", {"training": PAIRS})
+    write_json(tmp_path / "datalist.json", {"training": PAIRS[:1]})
+    assert relative(decathlon_datalist(tmp_path)["training"], tmp_path) == RELATIVE[:1]
+
+
+def test_decathlon_without_validation_is_split(tmp_path):
+    write_json(tmp_path / "dataset.json", {"training": PAIRS, "validation": []})
+    datalist = decathlon_datalist(tmp_path, 0.3, seed=1)
+    assert len(datalist["validation"]) == 3
+    assert everything(datalist, tmp_path) == RELATIVE
+
+
+def test_decathlon_keeps_absolute_paths(tmp_path):
+    write_json(tmp_path / "dataset.json", {"training": [{"image": "/data/a.png", "label": "/data/b.png"}]})
+    assert decathlon_datalist(tmp_path)["training"] == [{"image": "/data/a.png", "label": "/data/b.png"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        pytest.param("{", "is not a Decathlon list", id="cut"),
+        pytest.param([1, 2], "is not a Decathlon list", id="list"),
+        pytest.param({"training": [{"image": "a.png"}]}, "is not a Decathlon list .*'label'", id="item-without-label"),
+        pytest.param({"training": ["a.png"]}, "is not a Decathlon list", id="plain-paths"),
+        pytest.param({"training": None}, "is not a Decathlon list", id="nothing"),
+        pytest.param({"train": PAIRS}, "lists no images under training or validation", id="other-key"),
+    ],
+)
+def test_decathlon_file_of_another_form_is_refused_by_name(tmp_path, content, match):
+    path = write_json(tmp_path / "dataset.json", content)
+    assert str(path) in refused(decathlon_datalist, tmp_path, match=match)
+
+
+def test_decathlon_file_that_is_no_text_is_refused_by_name(tmp_path):
+    (tmp_path / "dataset.json").write_bytes(b"\x89PNG\xff\xfe")
+    refused(decathlon_datalist, tmp_path, match=r"dataset.json is not a Decathlon list")
+
+
+def test_decathlon_folder_without_a_list_is_refused(tmp_path):
+    refused(decathlon_datalist, tmp_path, match=r"datalist.json does not exist")
+
+
+# --- the choice
+
+
+def test_layout_is_found_by_what_the_folder_holds(tmp_path):
+    isic, folder, decathlon = tmp_path / "isic", tmp_path / "folder", tmp_path / "decathlon"
+    isic_later(isic, "Training", "ISIC_1")
+    folder_of(folder, 4)
+    folder_of(decathlon, 4)
+    write_json(decathlon / "dataset.json", {"training": PAIRS})
+    assert (
+        relative(find_datalist(str(isic), "cache")["training"], isic)[0][0]
+        == "ISIC2018_Task1-2_Training_Input/ISIC_1.jpg"
+    )
+    assert len(find_datalist(str(folder), "cache", 0.5)["validation"]) == 2
+    assert everything(find_datalist(str(decathlon), "cache"), decathlon) == RELATIVE  # a list goes before folders
+
+
+def test_fraction_and_seed_reach_each_layout(tmp_path):
+    root = folder_of(tmp_path, 30)
+    assert find_datalist(str(root), "cache", 0.3, 5) == folder_datalist(root, 0.3, 5)
+    write_json(root / "dataset.json", {"training": PAIRS})
+    assert find_datalist(str(root), "cache", 0.3, 5) == decathlon_datalist(root, 0.3, 5)
+
+
+@pytest.mark.parametrize("dataset_dir", [None, ""])
+def test_no_folder_gives_the_sample_kept_in_the_cache(tmp_path, monkeypatch, dataset_dir):
+    monkeypatch.setattr(datalists, "make_sample", partial(make_sample, count=10, size=32))
+    datalist = find_datalist(dataset_dir, str(tmp_path))
+    assert (len(datalist["training"]), len(datalist["validation"])) == (8, 2)
+    assert all(Path(pair[key]).is_relative_to(tmp_path) for pair in datalist["training"] for key in pair)
+
+
+@pytest.mark.parametrize(("name", "match"), [("absent", "is not a folder"), ("data", "has no layout that is known")])
+def test_folder_of_no_layout_is_refused_by_name(tmp_path, name, match):
+    touch(tmp_path, "data/a.png")
+    assert str(tmp_path / name) in refused(find_datalist, str(tmp_path / name), "cache", match=match)

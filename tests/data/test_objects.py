@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data set of objects: what its items are, which pairs it leaves out, and when it looks at files again."""
+
+import json
+import logging
+import os
+
+import numpy as np
+import pytest
+from monai.transforms import Compose
+
+from scripts.data import ObjectDataset
+from scripts.data.reading import LoadFiled
+from scripts.errors import InputError
+from tests.files import write_dicom, write_nifti, write_picture
+
+HEIGHT, WIDTH = 6, 9
+IMAGE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+
+
+def label_with(*ids, dtype=np.uint8, shape=(HEIGHT, WIDTH)):
+    """A label on which each id has some pixels of its own."""
+    label = np.zeros(shape, dtype)
+    for n, i in enumerate(ids):
+        label.flat[2 * n : 2 * n + 2] = i
+    return label
+
+
+def pair(folder, name, label, image=IMAGE):
+    return {
+        "image": str(write_picture(folder / "images" / f"{name}.png", image)),
+        "label": str(write_picture(folder / "labels" / f"{name}.png", label)),
+    }
+
+
+def volume_pair(folder, name, label):
+    image = np.random.default_rng(0).integers(0, 999, label.shape).astype(np.int16)
+    return {
+        "image": str(write_nifti(folder / f"{name}_image.nii.gz", image)),
+        "label": str(write_nifti(folder / f"{name}_label.nii.gz", label)),
+    }
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """List the items of data without loading them, with an index of their own."""
+
+    def listed(data, **options):
+        dataset = ObjectDataset(data, lambda item: item, cache_dir=str(tmp_path / "cache"), **options)
+        return [dict(dataset[i]) for i in range(len(dataset))]
+
+    return listed
+
+
+def found(items):
+    return [(os.path.basename(item["image"]), item["slice"], item["objects"]) for item in items]
+
+
+def test_each_id_of_each_label_is_an_item(tmp_path, listed):
+    items = listed([pair(tmp_path, "a", label_with(3, 1)), pair(tmp_path, "b", label_with(255))])
+    assert found(items) == [("a.png", 0, [[1]]), ("a.png", 0, [[3]]), ("b.png", 0, [[255]])]
+
+
+def test_case_names_the_image_the_slice_and_the_objects(tmp_path, listed):
+    items = listed([pair(tmp_path, "a", label_with(3))])
+    assert json.loads(items[0]["case"]) == {"image": "a.png", "slice": 0, "objects": ["3"]}
+
+
+def test_volume_has_items_for_each_slice_that_holds_an_object(tmp_path, listed):
+    label = np.zeros((WIDTH, HEIGHT, 4), np.uint8)
+    label[2, 3, 1], label[4, 5, 1], label[6, 1, 3] = 1, 2, 2
+    items = listed([volume_pair(tmp_path, "liver", label)])
+    assert found(items) == [("liver_image.nii.gz", k, [[i]]) for k, i in ((1, 1), (1, 2), (3, 2))]
+    assert [json.loads(item["case"])["slice"] for item in items] == [1, 1, 3]
+
+
+def test_instance_ids_of_16_bits_stay_apart(tmp_path, listed):
+    items = listed([pair(tmp_path, "cells", label_with(1, 257, 513, 40000, dtype=np.uint16))])
+    assert [item["objects"] for item in items] == [[[1]], [[257]], [[513]], [[40000]]]
+
+
+def test_dicom_image_may_have_a_picture_for_its_label(tmp_path, listed):
+    data = pair(tmp_path, "a", label_with(1))
+    data["image"] = str(write_dicom(tmp_path / "a.dcm", IMAGE.astype(np.uint16)))
+    assert found(listed([data])) == [("a.dcm", 0, [[1]])]
+
+
+def test_classes_name_sets_of_ids_and_may_hold_each_other(tmp_path, listed):
+    classes = {"cell": [1, 2], "nucleus": [2], "vessel": [7]}
+    items = listed([pair(tmp_path, "a", label_with(1, 2, 5)), pair(tmp_path, "b", label_with(1))], classes=classes)
+    assert found(items) == [("a.png", 0, [[1, 2]]), ("a.png", 0, [[2]]), ("b.png", 0, [[1, 2]])]
+    assert [json.loads(item["case"])["objects"] for item in items] == [["cell"], ["nucleus"], ["cell"]]
+
+
+@pytest.mark.parametrize(("per_item", "groups"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (16, [5])])
+def test_objects_of_one_slice_share_items_up_to_a_number(tmp_path, listed, per_item, groups):
+    items = listed([pair(tmp_path, "a", label_with(1, 2, 3, 4, 5))], objects_per_item=per_item)
+    assert [len(item["objects"]) for item in items] == groups
+    assert [len(json.loads(item["case"])["objects"]) for item in items] == groups
+    assert [i for item in items for ids in item["objects"] for i in ids] == [1, 2, 3, 4, 5]
+
+
+def test_objects_of_different_slices_never_share_an_item(tmp_path, listed):
+    label = np.zeros((WIDTH, HEIGHT, 2), np.uint8)
+    label[2, 3, 0], label[4, 5, 1] = 1, 1
+    items = listed([volume_pair(tmp_path, "liver", label)], objects_per_item=16)
+    assert [(item["slice"], item["objects"]) for item in items] == [(0, [[1]]), (1, [[1]])]
+
+
+# --- pairs that cannot be used
+
+
+def of_other_size(folder):
+    return pair(folder, "bad", label_with(1, shape=(WIDTH, HEIGHT)))
+
+
+def with_empty_label(folder):
+    return pair(folder, "bad", label_with())
+
+
+def with_missing_image(folder):
+    return {**pair(folder, "bad", label_with(1)), "image": str(folder / "images" / "bad_gone.png")}
+
+
+def with_missing_label(folder):
+    return {**pair(folder, "bad", label_with(1)), "label": str(folder / "labels" / "bad_gone.png")}
+
+
+def with_unreadable_image(folder):
+    data = pair(folder, "bad", label_with(1))
+    (folder / "images" / "bad.png").write_text("no image")
+    return data
+
+
+def with_colour_label(folder):
+    return pair(folder, "bad", np.random.default_rng(0).integers(0, 9, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+
+
+def with_nan(folder):
+    data = pair(folder, "bad", label_with(1))
+    image = IMAGE.astype(np.float32)
+    image[2, 3] = np.nan
+    return {**data, "image": str(write_picture(folder / "images" / "bad.tif", image))}
+
+
+def with_other_depth(folder):
+    data = volume_pair(folder, "bad", np.ones((4, 5, 3), np.uint8))
+    return {**data, "label": volume_pair(folder, "bad_other", np.ones((4, 5, 2), np.uint8))["label"]}
+
+
+BAD = {
+    of_other_size: r"bad.png is 9 x 6 but its label .*bad.png is 6 x 9",
+    with_other_depth: r"is 4 x 5 x 3 but its label .* is 4 x 5 x 2",
+    with_empty_label: r"labels/bad.png is empty",
+    with_missing_image: r"images/bad_gone.png does not exist",
+    with_missing_label: r"labels/bad_gone.png does not exist",
+    with_unreadable_image: r"images/bad.png cannot be read as an image",
+    with_colour_label: r"labels/bad.png is a colour picture",
+    with_nan: r"images/bad.tif holds 1 pixels that are NaN",
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD.items(), ids=[make.__name__ for make in BAD])
+def test_bad_pair_is_left_out_by_name_and_the_rest_are_kept(tmp_path, listed, caplog, make, reason):
+    good = [pair(tmp_path, name, label_with(1)) for name in ("a", "b")]
+    with caplog.at_level(logging.INFO):
+        items = listed([good[0], make(tmp_path), good[1]])
+    assert [item["image"] for item in items] == [good[0]["image"], good[1]["image"]]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "scripts.data.objects"]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("left out: ")
+    assert "2 objects on 2 items of 2 images, 1 images left out" in warnings[1]
+    with pytest.raises(InputError, match=reason):
+        raise InputError(warnings[0])
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD.items(), ids=[make.__name__ for make in BAD])
+def test_single_bad_pair_fails_with_its_own_sentence(tmp_path, listed, make, reason):
+    with pytest.raises(InputError, match=reason) as caught:
+        listed([make(tmp_path)])
+    assert "\n" not in str(caught.value)
+
+
+def test_several_pairs_of_which_none_is_usable_fail(tmp_path, listed):
+    with pytest.raises(InputError, match="no usable object in 2 images"):
+        listed([with_missing_image(tmp_path), with_missing_label(tmp_path)])
+
+
+def test_classes_that_no_label_has_fail_by_name(tmp_path, listed):
+    with pytest.raises(InputError, match=r"no usable object of the classes .*'vessel': \[7\].* in 1 images"):
+        listed([pair(tmp_path, "a", label_with(1))], classes={"vessel": [7]})
+
+
+def test_empty_list_is_an_empty_data_set(listed):
+    assert listed([]) == []
+
+
+# --- the index
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Count the files that are read."""
+    read, load = [], LoadFiled.load
+    monkeypatch.setattr(LoadFiled, "load", lambda self, path: read.append(path.name) or load(self, path))
+    return read
+
+
+def test_second_data_set_of_the_same_files_reads_none_again(tmp_path, listed, reads):
+    data = [pair(tmp_path, "a", label_with(1, 2)), with_empty_label(tmp_path)]
+    first = listed(data)
+    assert sorted(reads) == ["a.png", "a.png", "bad.png", "bad.png"]
+    reads.clear()
+    assert listed(data) == first
+    assert reads == []
+
+
+@pytest.mark.parametrize("options", [{"classes": {"cell": [1, 2]}}, {"objects_per_item": 2}])
+def test_index_serves_other_settings(tmp_path, listed, reads, options):
+    data = [pair(tmp_path, "a", label_with(1, 2))]
+    listed(data)
+    reads.clear()
+    assert len(listed(data, **options)) == 1
+    assert reads == []
+
+
+def test_warnings_come_from_the_index_too(tmp_path, listed, caplog):
+    data = [pair(tmp_path, "a", label_with(1)), with_empty_label(tmp_path)]
+    listed(data)
+    caplog.clear()
+    listed(data)
+    assert "labels/bad.png is empty" in caplog.text
+
+
+@pytest.mark.parametrize("changed", ["image", "label"])
+def test_changed_file_is_read_again(tmp_path, listed, reads, changed):
+    data = [pair(tmp_path, "a", label_with(1))]
+    listed(data)
+    reads.clear()
+    os.utime(data[0][changed], (1, 1))
+    listed(data)
+    assert reads == ["a.png", "a.png"]
+
+
+def test_changed_label_changes_the_items(tmp_path, listed):
+    data = [pair(tmp_path, "a", label_with(1))]
+    listed(data)
+    pair(tmp_path, "a", label_with(1, 2, 3))
+    assert len(listed(data)) == 3
+
+
+def test_file_that_was_missing_is_found_when_it_is_there(tmp_path, listed):
+    good, late = pair(tmp_path, "a", label_with(1)), with_missing_label(tmp_path)
+    assert len(listed([good, late])) == 1
+    write_picture(tmp_path / "labels" / "bad_gone.png", label_with(1))
+    assert len(listed([good, late])) == 2
+
+
+# --- items in memory
+
+
+@pytest.mark.parametrize(("rate", "again"), [(0.0, 4), (1.0, 0)])
+def test_cache_rate_keeps_loaded_items_in_memory(tmp_path, reads, rate, again):
+    transform = Compose([LoadFiled("image"), LoadFiled("label", label=True)])
+    data = [pair(tmp_path, name, label_with(1)) for name in "ab"]
+    dataset = ObjectDataset(data, transform, cache_dir=str(tmp_path / "cache"), cache_rate=rate)
+    reads.clear()
+    for i in range(2):
+        np.testing.assert_array_equal(dataset[i]["image"][0].T, IMAGE)
+    assert len(reads) == again

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run's log and TensorBoard files say."""
+
+import re
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def epochs_of(log):
+    """Give the epochs that a trainer finished, from its log."""
+    return [int(number) for number in re.findall(r"SupervisedTrainer: Epoch\[(\d+)\] Complete", log)]
+
+
+def read_log(folder):
+    """Read all scalars and images of a TensorBoard folder."""
+    return EventAccumulator(str(folder), {"scalars": 0, "images": 0}).Reload()

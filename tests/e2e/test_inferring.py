@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inference as a user starts it: prompts in, masks on the image's own grid out, and what a bad prompt says."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.e2e.bundle import INFERENCE, run, run_warm
+from tests.e2e.datasets import make_decathlon, make_folder, picture
+from tests.files import write_picture
+
+pytestmark = pytest.mark.slow
+
+HEIGHT, WIDTH = 64, 96  # lop-sided, so that x and y cannot be exchanged unseen
+
+
+def ellipse(x, y):
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return ((columns - x) / 14) ** 2 + ((rows - y) / 10) ** 2 < 1
+
+
+LEFT, RIGHT = ellipse(20, 40), ellipse(70, 22)
+LEFT_CLICK, RIGHT_CLICK = [20, 40, 1], [70, 22, 1]
+RIGHT_BOX = [56, 12, 84, 32]
+
+
+@pytest.fixture(scope="module")
+def image(shared):
+    return write_picture(shared / "infer" / "lesions.png", picture(LEFT | RIGHT))
+
+
+def infer(folder, source, execute=run_warm, **settings):
+    """Run inference with the weights that come with the bundle; give what it printed and the folder of results."""
+    settings = {"dataset_dir": source, "output_dir": folder / "out", "cache_dir": folder / "cache", **settings}
+    weights = "models/efficient_sam_vitt_base.pth"
+    return execute("inferring", INFERENCE, ckpt_path=weights, image_size=256, **settings), folder / "out"
+
+
+def read_mask(path):
+    mask = np.asarray(Image.open(path))
+    assert mask.dtype == np.uint8
+    return mask
+
+
+def lies_on(found, true):
+    """Tell whether a mask covers an object as far as weights that never saw its like can: a wrong place covers nothing."""
+    return (found & true).sum() > 0.3 * (found | true).sum()
+
+
+def test_one_click_gives_mask_overlay_and_predicted_iou(folder, image):
+    result, out = infer(folder, image, run, points=[RIGHT_CLICK])
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.out + result.err
+    assert sorted(path.name for path in out.iterdir()) == [
+        "lesions_mask.png", "lesions_overlay.png", "lesions_prediction.json"]  # fmt: skip
+    mask = read_mask(out / "lesions_mask.png")
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert set(np.unique(mask)) == {0, 1}
+    assert lies_on(mask == 1, RIGHT)
+    report = json.loads((out / "lesions_prediction.json").read_text())
+    assert (report["mask"], report["overlays"]) == ("lesions_mask.png", ["lesions_overlay.png"])
+    (entry,) = report["objects"]
+    assert 0 < entry.pop("predicted_iou") <= 1.2
+    assert entry == {"object": 0, "slice": 0, "points": [RIGHT_CLICK[:2]], "labels": [1]}
+    overlay = Image.open(out / "lesions_overlay.png")
+    assert overlay.width / overlay.height == WIDTH / HEIGHT
+
+
+def test_several_objects_get_numbers_in_their_order(folder, image):
+    result, out = infer(folder, image, points=[[RIGHT_CLICK], [LEFT_CLICK]])
+    assert result.code == 0, result.err
+    mask = read_mask(out / "lesions_mask.png")
+    assert lies_on(mask == 1, RIGHT)
+    assert lies_on(mask == 2, LEFT)
+    report = json.loads((out / "lesions_prediction.json").read_text())
+    assert [entry["object"] for entry in report["objects"]] == [0, 1]
+
+
+def test_a_box_gives_the_object_in_it(folder, image):
+    result, out = infer(folder, image, boxes=[RIGHT_BOX])
+    assert result.code == 0, result.err
+    assert lies_on(read_mask(out / "lesions_mask.png") == 1, RIGHT)
+
+
+def test_without_prompts_the_whole_image_is_the_box(folder, image):
+    result, out = infer(folder, image)
+    assert result.code == 0, result.err
+    (entry,) = json.loads((out / "lesions_prediction.json").read_text())["objects"]
+    assert (entry["points"], entry["labels"]) == ([[0, 0], [WIDTH - 1, HEIGHT - 1]], [2, 3])
+
+
+def test_a_folder_gives_a_mask_for_each_image(folder):
+    data = make_folder(folder / "data", count=3)
+    result, out = infer(folder, data / "images", points=[[32, 32, 1]])
+    assert result.code == 0, result.err
+    assert sorted(path.name for path in out.glob("*_mask.png")) == [f"case_{i}_mask.png" for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ({"points": [[30, 99, 1]]}, "case_2.png: point (30, 99) lies outside the image of 64 x 64 pixels"),
+        ({"image": "images/gone.png"}, "gone.png does not exist"),
+    ],
+    ids=["point_outside", "absent"],
+)
+def test_one_bad_item_of_a_list_is_named_and_the_others_are_done(folder, spoil, said):
+    data = make_folder(folder / "data", count=5)
+    items = [{"image": f"images/case_{i}.png", "points": [[32, 32, 1]]} for i in range(5)]
+    items[2].update(spoil)
+    (data / "list.json").write_text(json.dumps(items))
+    result, out = infer(folder, data / "list.json")
+    assert sorted(path.name for path in out.glob("*_mask.png")) == [f"case_{i}_mask.png" for i in (0, 1, 3, 4)]
+    assert result.code == 1
+    assert len(result.errors) == 1
+    assert "1 of 5 images failed, the others are done" in result.errors[0]
+    assert said in result.errors[0]
+    assert "Traceback" not in result.out + result.err
+
+
+def test_a_prompt_on_a_slice_fills_that_slice_alone(folder):
+    volume = make_decathlon(folder / "data", count=1) / "imagesTr" / "volume_0.nii.gz"
+    result, out = infer(folder, volume, boxes=[[10, 8, 29, 23]], slice=2)
+    assert result.code == 0, result.err
+    mask = np.asarray(nibabel.load(out / "volume_0_mask.nii.gz").dataobj)
+    assert mask.shape == (48, 40, 4)
+    assert [bool(mask[..., k].any()) for k in range(4)] == [False, False, True, False]
+    truth = np.zeros((48, 40), bool)
+    truth[10:30, 8:24] = True
+    assert lies_on(mask[..., 2] == 1, truth)
+    assert (out / "volume_0_slice002_overlay.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"points": [[96, 3, 1]]}, "point (96, 3) lies outside the image of 96 x 64 pixels: x is 0 to 95, y is 0 to 63"),
+        ({"boxes": [[5, 5, 5, 9]]}, "box [5, 5, 5, 9] has no area"),
+        ({"points": "here"}, "points must be a list, got 'here'"),
+        ({"point": [[3, 3, 1]]}, "--point is not a setting: did you mean --points?"),
+        ({"slice": 3}, "slice 3 does not exist"),
+        ({"dataset_dir": "absent.png"}, "absent.png does not exist"),
+        ({"ckpt_path": "absent.pt"}, "no weights at absent.pt"),
+    ],
+    ids=["outside", "no_area", "no_list", "mistyped", "no_slice", "no_image", "no_weights"],
+)
+def test_a_bad_request_is_one_line_and_writes_nothing(folder, image, settings, said):
+    weights = {"ckpt_path": "models/efficient_sam_vitt_base.pth"}
+    where = {"dataset_dir": image, "output_dir": folder / "out", "cache_dir": folder / "cache"}
+    result = run_warm("inferring", INFERENCE, **{**weights, **where, **settings})
+    assert result.code == 1
+    assert len(result.errors) == 1, result.err
+    assert said in result.errors[0]
+    assert "Traceback" not in result.out + result.err
+    assert not (folder / "out").exists()

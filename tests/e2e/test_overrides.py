@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each file of configs/data and configs/finetune trains, and a kind of fine-tuning trains what it says."""
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from scripts.networks.adapters import is_adapter
+from tests.e2e.bundle import ROOT, SMALL, TRAIN, network_of, places, run_warm
+from tests.e2e.datasets import LAYOUTS
+
+pytestmark = pytest.mark.slow
+
+PARTS = {  # by the name of the file: what a parameter's name says of being trained
+    "adapter": is_adapter,
+    "decoder": lambda name: name.startswith("mask_decoder."),
+    "full": lambda name: True,
+}
+UNUSED = ("prompt_encoder.", "mask_decoder.output_hypernetworks_mlps.")
+
+
+def files(folder):
+    """The config files of a folder, as a command line names them."""
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
+
+
+def stem(file):
+    return file.rpartition("/")[2].removesuffix(".yaml")
+
+
+@pytest.mark.parametrize("file", files("data"), ids=stem)
+def test_a_layout_of_data_trains(folder, file):
+    data = LAYOUTS[stem(file)](folder / "data")
+    result = run_warm("training", [TRAIN, file], **SMALL, dataset_dir=data, **places(folder))
+    assert result.code == 0, result.err
+    assert (folder / "models" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("file", files("data"), ids=stem)
+def test_a_layout_of_data_refuses_another(folder, file):
+    """The file decides the layout: it does not fall back on what is found in the folder."""
+    other = next(make for name, make in LAYOUTS.items() if name != stem(file))
+    result = run_warm("training", [TRAIN, file], **SMALL, dataset_dir=other(folder / "data"), **places(folder))
+    assert result.code == 1
+    assert len(result.errors) == 1, result.err
+
+
+@pytest.mark.parametrize("file", files("finetune"), ids=stem)
+def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, file):
+    network = network_of(TRAIN, file)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    further = ConfigParser.load_config_file(ROOT / file)["network_def"].get("train", [])
+    assert trained == {
+        name for name, _ in network.named_parameters() if PARTS[stem(file)](name) or any(part in name for part in further)
+    }
+
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.save({"model": before}, folder / "start.pt")
+    settings = {**SMALL, "dataset_dir": dataset, "pretrained": folder / "start.pt", **places(folder)}
+    result = run_warm("training", [TRAIN, file], **settings)
+    assert result.code == 0, result.err
+    assert f"parameters: {sum(p.numel() for p in network.parameters() if p.requires_grad):,} trained" in result.out
+
+    after = torch.load(folder / "models" / "model_final.pt", weights_only=True)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed <= trained
+    unused = trained - changed  # kinds of prompt that no batch held, masks that were never the best
+    assert all(name.startswith(UNUSED) for name in unused), sorted(unused)

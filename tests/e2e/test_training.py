@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training as a user starts it: what it writes, what it says, and the settings that change how it goes."""
+
+import re
+
+import pytest
+import torch
+
+from scripts.networks import find_weights, load_weights
+from scripts.networks.adapters import is_adapter
+from tests.e2e.bundle import EVALUATE, ROOT, SMALL, TRAIN, network_of, places, run_warm
+from tests.e2e.datasets import make_cells, make_decathlon
+from tests.e2e.logs import epochs_of, read_log
+
+pytestmark = pytest.mark.slow
+
+MEASURES = {
+    "dice/click_1", "iou/click_1", "dice/box", "iou/box", "dice/box_jittered", "dice_5_thresholds/click_1", "iou_5_thresholds/click_1",
+}  # fmt: skip
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_a_run_writes_the_best_the_final_and_the_resumable_checkpoint(trained):
+    models = trained[1] / "models"
+    assert sorted(path.name for path in models.iterdir()) == ["last.pt", "model.pt", "model_final.pt"]
+    for name in ("model.pt", "model_final.pt"):
+        load_weights(network_of(TRAIN), models / name)
+    assert set(load(models / "last.pt")) == {"model", "optimizer", "lr_scheduler", "trainer", "best", "early_stop"}
+
+
+def test_the_adapters_learn_and_what_is_frozen_stays(trained):
+    network = load_weights(network_of(TRAIN), find_weights(ROOT / "models", "vitt"))
+    final = load(trained[1] / "models" / "model_final.pt")
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            assert torch.equal(final[name], parameter), name
+        elif "_adapter.up.weight" in name:  # starts at zero
+            assert final[name].any(), name
+
+
+def test_scalars_and_pictures_go_to_tensorboard_and_panels_to_files(trained):
+    log = read_log(trained[1] / "eval" / "tensorboard")
+    tags = log.Tags()
+    assert MEASURES | {"train_loss", "gradient_norm", "memory_resident_gib"} <= set(tags["scalars"])
+    assert [event.step for event in log.Scalars("dice/click_1")] == [1, 2]
+    assert {event.step for event in log.Scalars("train_loss")} == set(range(1, 7))  # three batches in each epoch
+    assert tags["images"] == ["validation/0", "validation/1"]
+    panels = trained[1] / "eval" / "panels"
+    assert sorted(path.name for path in panels.iterdir()) == ["validation_0.png", "validation_1.png"]
+
+
+def test_the_log_says_which_weights_were_loaded_and_how_many_parameters_are_trained(trained):
+    parameters = dict(network_of(TRAIN).named_parameters())
+    count = {trains: sum(p.numel() for p in parameters.values() if p.requires_grad == trains) for trains in (True, False)}
+    added = sum(p.numel() for name, p in parameters.items() if is_adapter(name))
+    log = trained[0].out
+    assert re.search(
+        rf"parameters: {count[True]:,} trained \(\d+\.\d %\), {count[False]:,} frozen, {added:,} added by adapters", log
+    )
+    assert f"loaded 278 tensors from {find_weights('models', 'vitt')}; 96 adapter tensors are not in it" in log
+    assert "6 objects on 6 items of 6 images" in log
+    assert "Traceback" not in log + trained[0].err
+
+
+def test_both_ids_train_once_and_alike(trained, dataset, folder):
+    """``run`` without an id does what ``training`` does, to the last bit."""
+    result = run_warm(None, TRAIN, **{**SMALL, "max_epochs": 2}, dataset_dir=dataset, **places(folder))
+    assert result.code == 0, result.err
+    for log in (trained[0].out, result.out):
+        assert epochs_of(log) == [1, 2]
+        assert log.count("SupervisedTrainer: Engine run finished") == 1
+    ours, theirs = (load(path / "models" / "model_final.pt") for path in (folder, trained[1]))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_gradients_of_several_batches_make_one_step(dataset, folder):
+    result = run_warm("training", TRAIN, **SMALL, accumulation_steps=2, dataset_dir=dataset, **places(folder))
+    assert result.code == 0, result.err
+    last = load(folder / "models" / "last.pt")
+    assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {2}  # of three batches
+    assert last["trainer"]["iteration"] == 3
+
+
+def test_training_stops_early_when_nothing_improves(dataset, folder):
+    settings = {**SMALL, "max_epochs": 4, "learning_rate": 0.0, "early_stop_patience": 1}
+    result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
+    assert result.code == 0, result.err
+    assert epochs_of(result.out) == [1, 2]
+    assert (folder / "models" / "model_final.pt").is_file()
+
+
+def test_a_run_without_validation_keeps_the_latest_model(dataset, folder):
+    result = run_warm("training", TRAIN, **SMALL, val_fraction=0, dataset_dir=dataset, **places(folder))
+    assert result.code == 0, result.err
+    assert "8 objects on 8 items of 8 images" in result.out
+    best, final = (load(folder / "models" / name) for name in ("model.pt", "model_final.pt"))
+    assert all(torch.equal(best[name], value) for name, value in final.items())
+
+
+def test_validation_can_be_rarer_than_epochs(dataset, folder):
+    settings = {**SMALL, "max_epochs": 3, "val_interval": 2}
+    result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
+    assert result.code == 0, result.err
+    assert [event.step for event in read_log(folder / "eval" / "tensorboard").Scalars("dice/box")] == [2]
+
+
+def test_ids_of_a_label_can_be_named_on_the_command_line(folder):
+    data = make_cells(folder / "data")
+    classes = "{'cell': [1, 2], 'nucleus': [2]}"
+    where = {"dataset_dir": data, "classes": classes, **places(folder)}
+    result = run_warm("training", TRAIN, **SMALL, **where)
+    assert result.code == 0, result.err
+    assert "6 objects on 6 items of 3 images" in result.out
+    result = run_warm("evaluating", EVALUATE, **SMALL, **where)
+    assert result.code == 0, result.err
+    rows = (folder / "eval" / "metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[2] for row in rows] == ["cell", "nucleus"]
+
+
+def test_volumes_are_trained_and_scored_slice_by_slice(folder):
+    where = {"dataset_dir": make_decathlon(folder / "data"), **places(folder)}
+    result = run_warm("training", TRAIN, **SMALL, cache_rate=1.0, **where)
+    assert result.code == 0, result.err
+    assert "4 objects on 4 items of 2 images" in result.out
+    result = run_warm("evaluating", EVALUATE, **SMALL, **where)
+    assert result.code == 0, result.err
+    rows = [row.split(",") for row in (folder / "eval" / "metrics.csv").read_text().splitlines()[1:]]
+    assert len({row[0] for row in rows}) == 1
+    assert [row[1] for row in rows] == ["1", "2"]

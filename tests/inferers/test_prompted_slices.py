@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inferer: each prompted slice is encoded once, what nobody asked for stays empty, and the answer goes with the
+image."""
+
+import json
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from scripts.inferers import PromptedSliceInferer
+from scripts.networks import EfficientSAM
+from scripts.transforms import RequestPromptsd
+from tests.inferers.brightness import PREDICTED_IOU, BrightnessNetwork
+
+NOTHING = -100
+X, Y, Z = 9, 6, 4
+
+
+def drawn():
+    """A volume (3, X, Y, Z), another bar on each slice: slice k is bright in columns k and k + 1, dark in column 8."""
+    volume = torch.full((3, X, Y, Z), 0.5)
+    for k in range(Z):
+        volume[:, k : k + 2, :, k] = 1.0
+    volume[:, 8] = 0.0
+    return volume
+
+
+def infer(volume, points=None, boxes=None, slice_index=None, network=None, **meta):
+    image = MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0])), meta=meta)
+    item = RequestPromptsd(points=points, boxes=boxes, slice_index=slice_index)({"image": image})
+    return PromptedSliceInferer()(item["image"][None], network or BrightnessNetwork())
+
+
+def test_picture_gives_logits_on_its_own_grid():
+    volume = drawn()[..., 0]
+    logits = infer(volume, [[0, 5, 1]])
+    assert logits.shape == (1, 1, X, Y)
+    assert torch.equal(logits[0, 0] > 0, volume[0] == 1)
+
+
+def test_only_prompted_slices_are_segmented_each_by_its_own_prompt():
+    volume, network = drawn(), BrightnessNetwork()
+    logits = infer(volume, [[1, 0, 1, 1], [8, 3, 3, 1]], network=network)
+    assert logits.shape == (1, 1, X, Y, Z)
+    assert torch.equal(logits[0, 0, ..., 1] > 0, volume[0, ..., 1] == 1)
+    assert torch.equal(logits[0, 0, ..., 3] > 0, volume[0, ..., 3] == 0)
+    assert (logits[..., [0, 2]] == NOTHING).all()
+    assert network.encoded == [(1, 3, Y, X)] * 2
+
+
+def test_slice_is_encoded_once_for_all_its_objects():
+    volume, network = drawn(), BrightnessNetwork()
+    logits = infer(volume, [[[2, 0, 2, 1]], [[8, 0, 2, 1]], [[8, 5, 0, 1]]], network=network)
+    assert len(network.encoded) == 2
+    assert torch.equal(logits[0, 0, ..., 2] > 0, volume[0, ..., 2] == 1)
+    assert torch.equal(logits[0, 1, ..., 2] > 0, volume[0, ..., 2] == 0)
+    assert torch.equal(logits[0, 2, ..., 0] > 0, volume[0, ..., 0] == 0)
+    assert (logits[0, 2, ..., 2] == NOTHING).all()  # asked for on another slice
+    assert (logits[0, :2, ..., 0] == NOTHING).all()
+
+
+def test_objects_with_prompts_of_different_lengths_are_decoded_together():
+    logits = infer(drawn()[..., 0], boxes=[[0, 1, 3, 2], [5, 0, 7, 5]], points=[[[1, 1, 1]], [[6, 1, 1], [7, 1, 0]]])
+    assert logits.shape == (1, 2, X, Y)
+    assert (logits[0, 0] > 0).sum() == 2 * Y
+    assert (logits[0, 1] > 0).sum() == 6 * Y
+
+
+def test_without_prompts_the_box_of_the_whole_image_is_asked_for_on_each_slice():
+    network = BrightnessNetwork()
+    assert (infer(drawn(), network=network) > 0).all()
+    assert len(network.encoded) == Z
+
+
+def test_mask_of_the_best_predicted_iou_is_taken_and_its_iou_reported():
+    logits = infer(drawn(), [[[1, 0, 1, 1]], [[8, 3, 3, 1]]])
+    entries = json.loads(logits.meta["prompts"])
+    assert [(entry["object"], entry["slice"], entry["points"]) for entry in entries] == [
+        (0, 1, [[1, 0]]),
+        (1, 3, [[8, 3]]),
+    ]
+    assert [entry["predicted_iou"] for entry in entries] == [PREDICTED_IOU] * 2
+
+
+def test_meta_and_affine_of_the_image_go_with_the_answer():
+    logits = infer(drawn(), [[1, 0, 1, 1]], filename_or_obj="liver.nii.gz")
+    assert logits.meta["filename_or_obj"] == "liver.nii.gz"
+    assert logits.affine.diag().tolist() == [2, 3, 4, 1]
+
+
+def test_image_itself_keeps_its_prompts_as_they_were():
+    item = RequestPromptsd(points=[[1, 0, 1]])({"image": MetaTensor(drawn()[..., 0])})
+    written = item["image"].meta["prompts"]
+    PromptedSliceInferer()(item["image"][None], BrightnessNetwork())
+    assert item["image"].meta["prompts"] == written
+    assert "predicted_iou" not in written
+
+
+def test_several_images_at_once_are_refused():
+    with pytest.raises(ValueError, match="one image at a time: got a batch of 2"):
+        PromptedSliceInferer()(MetaTensor(torch.zeros(2, 3, X, Y)), BrightnessNetwork())
+
+
+@pytest.mark.parametrize("image", [MetaTensor(torch.zeros(1, 3, X, Y)), torch.zeros(1, 3, X, Y)], ids=["meta", "plain"])
+def test_image_without_prompts_is_refused(image):
+    with pytest.raises(ValueError, match="no prompts came with the image: put RequestPromptsd before the inferer"):
+        PromptedSliceInferer()(image, BrightnessNetwork())
+
+
+def test_real_network_gives_what_its_own_forward_gives():
+    torch.manual_seed(0)
+    network = EfficientSAM("vitt", 64).eval()
+    volume = torch.rand(3, 50, 30)
+    with torch.no_grad():
+        logits = infer(volume, [[40, 7, 1]], network=network)
+        expected = network(volume.transpose(1, 2)[None], torch.tensor([[[40.0, 7.0]]]), torch.tensor([[1]]))
+    torch.testing.assert_close(logits.as_tensor()[0, 0], expected[0, 0].T)

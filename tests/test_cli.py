@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: settings that no config has are refused by name, and an input error is one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import cli
+from scripts.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+PYTHON_M_RUN = ["/some/where/monai/bundle/__main__.py", "run"]
+CONFIG = """
+max_epochs: 20
+image_size: 256
+train:
+  trainer: {_target_: Trainer, max_epochs: '@max_epochs'}
+  handlers: []
+validate:
+  key_metric: {dice/click_1: {_target_: Metric}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def keep_excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def prepare(config, *arguments):
+    cli.prepare([*PYTHON_M_RUN, "training", "--config_file", config, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--max_epoch", r"^--max_epoch is not a setting: did you mean --max_epochs\?$"),
+        ("--max_epoch=3", r"^--max_epoch is not a setting: did you mean --max_epochs\?$"),
+        ("--max-epoch", r"^--max_epoch is not a setting: did you mean --max_epochs\?$"),
+        ("--imagesize", r"did you mean --image_size\?$"),
+        ("--zzzzzz", r"^--zzzzzz is not a setting: the settings are listed at the top of the config file$"),
+        ("--trian#trainer", r"^--trian#trainer is not a setting: did you mean --train\?$"),
+        ("--trian::trainer", r"did you mean --train\?$"),
+        ("--train#trianer#max_epochs", "is not a setting"),
+        ("--+handlrs", r"^--\+handlrs is not a setting"),
+    ],
+)
+def test_a_setting_that_no_config_has_is_refused_by_name(config, argument, message):
+    with pytest.raises(InputError, match=message):
+        prepare(config, argument, "3")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--max_epochs",
+        "--max_epochs=3",
+        "--max-epochs",  # Fire takes it for max_epochs
+        "--train#trainer#max_epochs",
+        "--train::trainer::max_epochs",
+        "--train#trainer#amp",  # a further argument of a component that is there
+        "--+train#handlers",
+        "--validate#key_metric#dice/box",
+        "--run_id",
+        "--init_id",
+        "--meta_file",
+        "--logging_file",
+    ],
+)
+def test_settings_and_options_of_the_command_pass(config, argument):
+    prepare(config, argument, "3")
+
+
+@pytest.mark.parametrize("setting", ["tracking_uri", "experiment_name", "run_name", "save_execute_config"])
+def test_settings_of_tracking_pass_only_with_tracking(config, setting):
+    prepare(config, "--tracking", "mlflow", f"--{setting}", "x")
+    with pytest.raises(InputError, match=f"--{setting} is not a setting"):
+        prepare(config, f"--{setting}", "x")
+
+
+def test_a_setting_of_any_file_of_a_list_passes(config, tmp_path):
+    (tmp_path / "evaluate.yaml").write_text("ckpt_path: none\n")
+    files = str([config, str(tmp_path / "evaluate.yaml")])
+    prepare(files, "--ckpt_path", "model.pt", "--max_epochs", "1")
+    with pytest.raises(InputError, match=r"did you mean --ckpt_path\?"):
+        prepare(files, "--ckptpath", "model.pt")
+    with pytest.raises(InputError, match="--ckpt_path is not a setting"):
+        prepare(config, "--ckpt_path", "model.pt")
+
+
+@pytest.mark.parametrize("config_in_file", [False, True])
+def test_settings_of_an_args_file_are_checked_too(config, tmp_path, config_in_file):
+    def run(settings):
+        path = tmp_path / "args.json"
+        path.write_text(json.dumps({**settings, **({"config_file": config} if config_in_file else {})}))
+        options = [] if config_in_file else ["--config_file", config]
+        cli.prepare([*PYTHON_M_RUN, "training", "--args_file", str(path), *options])
+
+    run({"max_epochs": 3, "train#trainer#max_epochs": 3, "run_id": "training"})
+    with pytest.raises(InputError, match=r"--max_epoch is not a setting: did you mean --max_epochs\?"):
+        run({"max_epoch": 3})
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["monai.bundle", "verify_net_in_out", "--config_file", "absent.yaml", "--max_epoch", "3"],
+        ["monai.bundle", "ckpt_export", "--args_file", "absent.json", "--max_epoch", "3"],
+        ["pytest", "--max_epoch", "3"],
+        ["monai.bundle", "run", "--max_epoch", "3"],  # no config, which MONAI itself refuses
+    ],
+)
+def test_other_commands_are_left_alone_but_show_errors_the_same(argv):
+    cli.prepare(argv)
+    assert sys.excepthook is cli._show
+
+
+# --- errors
+
+
+def raised(raise_it):
+    """Give the exception that a function raises, as the interpreter hands it to the hook."""
+    try:
+        raise_it()
+    except Exception as error:
+        return type(error), error, error.__traceback__
+
+
+def plain():
+    raise InputError("/data does not exist: give a folder")
+
+
+def caused():
+    try:
+        plain()
+    except InputError as error:
+        raise ValueError("applying transform") from error
+
+
+def deep():
+    try:
+        caused()
+    except ValueError as error:
+        raise RuntimeError("Failed to instantiate component") from error
+
+
+def in_passing():
+    try:
+        caused()
+    except ValueError:
+        raise RuntimeError("engine run is terminating")  # noqa: B904
+
+
+@pytest.mark.parametrize("raise_it", [plain, caused, deep, in_passing])
+def test_an_input_error_is_one_line_however_deep_it_lies(raise_it, capsys):
+    cli._show(*raised(raise_it))
+    assert capsys.readouterr() == ("", "error: /data does not exist: give a folder\n")
+
+
+@pytest.mark.parametrize("raise_it", [lambda: 1 / 0, lambda: int("x")])
+def test_another_error_keeps_its_traceback(raise_it, capsys):
+    cli._show(*raised(raise_it))
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):")
+    assert "test_cli.py" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failing", "shown"),
+    [
+        ("read('/data')", ["error: /data does not exist"]),
+        ("1 / 0", ["Traceback (most recent call last):", "ZeroDivisionError: division by zero"]),
+    ],
+)
+def test_a_program_that_fails_exits_with_status_1(failing, shown):
+    program = f"""
+from scripts import cli
+from scripts.errors import InputError
+
+def read(path):
+    raise InputError(f"{{path}} does not exist")
+
+cli.prepare(["run"])
+try:
+    {failing}
+except InputError as error:
+    raise RuntimeError("component") from error
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert [lines[0], lines[-1]] == [shown[0], shown[-1]]
+    assert (len(lines) == 1) == (len(shown) == 1)
