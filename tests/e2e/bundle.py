@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the bundle as a user does, ``python -m monai.bundle run ...`` from its root, in a process of its own.
 
-``run`` starts a new interpreter. ``run_warm`` executes the same module with the same arguments in a fork of a process that
-has imported everything once, which spares the seconds of imports; the rest is the same.
+``run`` starts a new interpreter. ``run_warm`` executes the same module with the same arguments in a fork of a process
+that has imported everything once, which spares the seconds of imports; the rest is the same.
 """
 
 import contextlib
@@ -32,7 +32,9 @@ ENVIRONMENT = {  # the same numbers on every machine
 TIMEOUT = 300
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["monai.bundle", "monai.engines", "monai.losses", "torch.utils.tensorboard", "itk", "scripts"])
+FORKS.set_forkserver_preload(
+    ["monai.bundle", "monai.engines", "monai.losses", "torch.utils.tensorboard", "itk", "scripts"]
+)
 
 
 @dataclass
@@ -56,7 +58,7 @@ def arguments(run_id, config, **settings):
 
 
 def network_of(*files):
-    """Build the network that config files name, as small as a run makes it, with random weights that are always the same."""
+    """Build the network that config files name, as small as a run makes it, with the same random weights each time."""
     parser = ConfigParser()
     parser.read_config([str(ROOT / file) for file in files])
     parser["image_size"] = SMALL["image_size"]

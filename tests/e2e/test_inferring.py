@@ -46,7 +46,7 @@ def read_mask(path):
 
 
 def lies_on(found, true):
-    """Tell whether a mask covers an object as far as weights that never saw its like can: a wrong place covers nothing."""
+    """Tell whether a mask covers an object as far as unfitted weights can: a wrong place covers nothing."""
     return (found & true).sum() > 0.3 * (found | true).sum()
 
 
@@ -137,7 +137,10 @@ def test_a_prompt_on_a_slice_fills_that_slice_alone(folder):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"points": [[96, 3, 1]]}, "point (96, 3) lies outside the image of 96 x 64 pixels: x is 0 to 95, y is 0 to 63"),
+        (
+            {"points": [[96, 3, 1]]},
+            "point (96, 3) lies outside the image of 96 x 64 pixels: x is 0 to 95, y is 0 to 63",
+        ),
         ({"boxes": [[5, 5, 5, 9]]}, "box [5, 5, 5, 9] has no area"),
         ({"points": "here"}, "points must be a list, got 'here'"),
         ({"point": [[3, 3, 1]]}, "--point is not a setting: did you mean --points?"),

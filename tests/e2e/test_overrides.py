@@ -51,7 +51,9 @@ def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, fi
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     further = ConfigParser.load_config_file(ROOT / file)["network_def"].get("train", [])
     assert trained == {
-        name for name, _ in network.named_parameters() if PARTS[stem(file)](name) or any(part in name for part in further)
+        name
+        for name, _ in network.named_parameters()
+        if PARTS[stem(file)](name) or any(part in name for part in further)
     }
 
     before = {name: value.clone() for name, value in network.state_dict().items()}

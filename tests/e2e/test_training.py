@@ -15,8 +15,9 @@ from tests.e2e.logs import epochs_of, read_log
 pytestmark = pytest.mark.slow
 
 MEASURES = {
-    "dice/click_1", "iou/click_1", "dice/box", "iou/box", "dice/box_jittered", "dice_5_thresholds/click_1", "iou_5_thresholds/click_1",
-}  # fmt: skip
+    *(f"{measure}/{kind}" for measure in ("dice", "iou") for kind in ("click_1", "box")),
+    *("dice/box_jittered", "dice_5_thresholds/click_1", "iou_5_thresholds/click_1"),
+}
 
 
 def load(path):
@@ -54,7 +55,9 @@ def test_scalars_and_pictures_go_to_tensorboard_and_panels_to_files(trained):
 
 def test_the_log_says_which_weights_were_loaded_and_how_many_parameters_are_trained(trained):
     parameters = dict(network_of(TRAIN).named_parameters())
-    count = {trains: sum(p.numel() for p in parameters.values() if p.requires_grad == trains) for trains in (True, False)}
+    count = {
+        trains: sum(p.numel() for p in parameters.values() if p.requires_grad == trains) for trains in (True, False)
+    }
     added = sum(p.numel() for name, p in parameters.items() if is_adapter(name))
     log = trained[0].out
     assert re.search(

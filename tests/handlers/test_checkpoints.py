@@ -30,7 +30,7 @@ class Counter:
 
 
 def evaluate(checkpoint, counter, scores):
-    """Run one epoch of an evaluator for each score, the counter saying which epoch it is; give what the file then holds."""
+    """Run an evaluator's epoch for each score, the counter saying which it is; give what the file then holds."""
     engine = Engine(lambda engine, batch: None)
     checkpoint.attach(engine)
     path, held = checkpoint.checkpoint.save_handler.dirname / checkpoint.checkpoint.save_handler.name, []
@@ -56,7 +56,9 @@ def test_the_best_is_kept_until_a_better_one_comes(tmp_path):
 def test_the_latest_is_replaced_every_epoch(tmp_path):
     counter, held = Counter(), []
     engine = Engine(lambda engine, batch: None)
-    engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: counter.load_state_dict({"value": engine.state.epoch}))
+    engine.add_event_handler(
+        Events.EPOCH_STARTED, lambda engine: counter.load_state_dict({"value": engine.state.epoch})
+    )
     CheckpointFile(str(tmp_path / "last.pt"), {"model": counter}).attach(engine)
 
     @engine.on(Events.EPOCH_COMPLETED)
@@ -80,7 +82,10 @@ def test_what_is_known_of_the_best_survives_a_resume(tmp_path):
 
 
 def test_one_object_is_saved_bare_and_several_by_name(tmp_path):
-    for name, save_dict in (("one.pt", {"model": Counter(3)}), ("both.pt", {"model": Counter(3), "trainer": Counter(4)})):
+    for name, save_dict in (
+        ("one.pt", {"model": Counter(3)}),
+        ("both.pt", {"model": Counter(3), "trainer": Counter(4)}),
+    ):
         engine = Engine(lambda engine, batch: None)
         CheckpointFile(str(tmp_path / name), save_dict).attach(engine)
         engine.run([0])

@@ -16,7 +16,7 @@ from scripts.metrics import OfPrompt
 
 KINDS = ("click_1", "box")
 SIZE = 8
-CASES = [  # image, slice, name and (rows of the truth, rows predicted from a click, rows predicted from a box) of objects
+CASES = [  # image, slice, name and (rows of the truth, of the answer to a click, to a box) of objects
     ("a.png", 0, {"cell": (4, 4, 2), "nucleus": (2, 6, 2)}),
     ("b.nii.gz", 3, {"1": (4, 1, 4)}),
     ("b.nii.gz", 5, {"1": (0, 0, 3)}),

@@ -41,7 +41,9 @@ def train(gradients, max_norm, accumulation_steps=1, max_epochs=1, scale=lambda 
         decollate=False,
     )
     norms = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: norms.append(engine.state.metrics["gradient_norm"]))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: norms.append(engine.state.metrics["gradient_norm"])
+    )
     trainer.run()
     return network.weight.item(), norms
 
@@ -85,8 +87,10 @@ def test_the_norm_is_taken_over_all_parameters():
 
 
 def draw_epochs(seed, epochs, start=0, num_workers=0):
-    """Give what each epoch draws: the order of the images, their random transforms, and numbers that the network draws."""
-    dataset = Dataset([{"index": i, "image": torch.ones(1, 2)} for i in range(6)], RandScaleIntensityd("image", 0.5, prob=0.5))
+    """Give what each epoch draws: the order of images, their random transforms, and numbers of the network's."""
+    dataset = Dataset(
+        [{"index": i, "image": torch.ones(1, 2)} for i in range(6)], RandScaleIntensityd("image", 0.5, prob=0.5)
+    )
     drawn = {}
 
     def step(engine, batch):

@@ -10,7 +10,7 @@ import torch
 from scripts.metrics import ThresholdAverage
 
 CASES = Path(__file__).parent / "fixtures" / "reference_cases.npz"
-REFERENCE = [  # IoU of each channel, then Dice of each, as Medical-SAM-Adapter's eval_seg gave them for the cases of the fixture
+REFERENCE = [  # IoU of each channel, then Dice of each, that Medical-SAM-Adapter's eval_seg gave for the fixture
     (0.349643667, 0.517022121),
     (0.203198494, 0.309207258),
     (0.232085362, 0.278342131, 0.373977506, 0.431251645),
