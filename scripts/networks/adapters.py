@@ -7,6 +7,7 @@ width.
 """
 
 import logging
+from collections.abc import Sequence
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class Adapter(nn.Module):
 
 
 def add_adapters(
-    network: EfficientSAM, ratio: float = 0.25, scale: float = 0.5, train: tuple[str, ...] | list[str] = ()
+    network: EfficientSAM, ratio: float = 0.25, scale: float = 0.5, train: Sequence[str] = ()
 ) -> EfficientSAM:
     """Add an adapter after the attention and one beside the MLP of every encoder block, and freeze the rest.
 
@@ -55,23 +56,24 @@ def add_adapters(
         The same network. Until trained it computes exactly what it did before.
 
     Raises:
-        ValueError: when the network has adapters already.
+        ValueError: when the network has adapters already, or a part names no parameter.
     """
     if has_adapters(network):
         raise ValueError("the network has adapters already: add them to a plain EfficientSAM")
+    train_only(network, train)  # refuses a part that does not exist before anything is added
     for block in network.image_encoder.blocks:
-        dim = block.norm1.normalized_shape[0]
-        block.space_adapter = Adapter(dim, ratio)
-        block.mlp_adapter = Adapter(dim, ratio, scale)
-    return train_only(network, ("adapter.", *train))
+        weight = block.norm1.weight
+        block.space_adapter = Adapter(len(weight), ratio).to(weight)
+        block.mlp_adapter = Adapter(len(weight), ratio, scale).to(weight)
+    return network
 
 
-def train_only(network: nn.Module, parts: tuple[str, ...] | list[str]) -> nn.Module:
+def train_only(network: nn.Module, parts: Sequence[str]) -> nn.Module:
     """Let only some parts of a network take gradients.
 
     Args:
         network: changed in place.
-        parts: substrings of parameter names, such as ``mask_decoder`` or ``adapter.``.
+        parts: substrings of parameter names, such as ``mask_decoder`` or ``_adapter.``, or one of them.
 
     Returns:
         The same network.
@@ -79,6 +81,7 @@ def train_only(network: nn.Module, parts: tuple[str, ...] | list[str]) -> nn.Mod
     Raises:
         ValueError: when a part names no parameter.
     """
+    parts = [parts] if isinstance(parts, str) else parts
     for part in parts:
         if not any(part in name for name, _ in network.named_parameters()):
             raise ValueError(f"no parameter of the network has {part!r} in its name")

@@ -70,6 +70,7 @@ class EfficientSAM(nn.Module):
         self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Decode all four masks of each object: logits (B, Q, 4, 4T, 4T) and IoU (B, Q, 4), mask 0 first."""
+        _check_prompts(embeddings, points, point_labels)
         batch, queries = points.shape[0], points.shape[1]
         tokens = self.prompt_encoder(points.flatten(0, 1), point_labels.flatten(0, 1), size)  # (B*Q, N, 256)
         embeddings = embeddings.repeat_interleave(queries, dim=0)  # (B, 256, T, T) -> (B*Q, 256, T, T)
@@ -92,6 +93,9 @@ class EfficientSAM(nn.Module):
 
         Returns:
             Low-resolution logits (B, Q, M, 4T, 4T), threshold 0, and predicted IoU (B, Q, M), M = 3 or 1.
+
+        Raises:
+            ValueError: when points, labels and embeddings do not fit each other.
         """
         logits, iou = self.decode_all(embeddings, points, point_labels, size)
         if multimask:
@@ -120,7 +124,14 @@ class EfficientSAM(nn.Module):
             In evaluation, logits (B, Q, H, W) of the mask with the best predicted IoU among the three. In training,
             what the loss needs: low-resolution logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, mask
             0 first.
+
+        Raises:
+            ValueError: when only one of points and labels is given, or they or the image have a wrong shape or type.
         """
+        if not image.is_floating_point():
+            raise ValueError("the image holds RGB in 0..1 as floating-point numbers, not integers")
+        if (points is None) != (point_labels is None):
+            raise ValueError("points and point_labels go together: give both or neither")
         size = (image.shape[-2], image.shape[-1])
         if points is None or point_labels is None:
             corners = torch.tensor([[0.0, 0.0], [size[1] - 1.0, size[0] - 1.0]], device=image.device)
@@ -141,6 +152,16 @@ def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
+
+
+def _check_prompts(embeddings: Tensor, points: Tensor, point_labels: Tensor) -> None:
+    """Refuse prompts that would be broadcast or repeated to something that nobody asked for."""
+    if points.dim() != 4 or points.shape[3] != 2 or points.shape[:3] != point_labels.shape:
+        raise ValueError(
+            f"points are (B, Q, N, 2) with labels (B, Q, N), got {list(points.shape)} and {list(point_labels.shape)}"
+        )
+    if points.shape[0] != embeddings.shape[0]:
+        raise ValueError(f"there are {embeddings.shape[0]} images but prompts for {points.shape[0]}")
 
 
 def _note_image_size(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:

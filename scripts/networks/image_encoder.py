@@ -16,18 +16,22 @@ class ComputedOnce:
     """Keep a tensor that was computed from another one until that one changes."""
 
     def __init__(self) -> None:
-        self.key: tuple | None = None
+        self.source: Tensor | None = None  # keeps the storage, so that no other tensor can have its address
+        self.version = 0
         self.value: Tensor | None = None
 
     def __call__(self, source: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        if torch.compiler.is_compiling():  # a traced graph folds the constant itself
+        # a traced graph folds the constant itself, and inference tensors do not say when they change
+        if torch.compiler.is_compiling() or source.is_inference():
             return compute()
-        # in-place updates (optimizer steps, load_state_dict) raise the version; moves and casts change the storage
-        key = (source._version, source.data_ptr(), source.device, source.dtype)
-        if self.value is None or self.key != key:
+        if self.value is None or not self.is_same(source):
             with torch.no_grad():
-                self.key, self.value = key, compute()
+                self.source, self.version, self.value = source.detach(), source._version, compute()
         return self.value
+
+    def is_same(self, source: Tensor) -> bool:
+        """Tell a source that was neither moved or cast (new storage) nor changed in place (new version)."""
+        return self.source.data_ptr() == source.data_ptr() and self.version == source._version
 
 
 class LayerNorm2d(nn.Module):

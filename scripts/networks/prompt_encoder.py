@@ -22,8 +22,11 @@ class PositionEmbeddingRandom(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Encode (..., 2) coordinates (x, y) in 0..1 as (..., 2 * num_features)."""
-        phase = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
-        return torch.cat([phase.sin(), phase.cos()], dim=-1)
+        matrix = self.positional_encoding_gaussian_matrix
+        coords = 2 * coords - 1
+        # not a matrix product, which autocast would do in half precision and so move points by pixels
+        phase = 2 * math.pi * (coords[..., :1] * matrix[0] + coords[..., 1:] * matrix[1])
+        return torch.cat([phase.sin(), phase.cos()], dim=-1).to(matrix.dtype)
 
 
 class PromptEncoder(nn.Module):

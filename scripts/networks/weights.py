@@ -78,9 +78,11 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     if missing and all(is_adapter(k) for k in missing) and not any(is_adapter(k) for k in state):
+        if any(own[k].any() for k in missing if k.endswith(".up.weight")):
+            raise InputError(f"{path} holds no adapters but the network's are trained: load it into a new network")
         notes.append(f"{len(missing)} adapter tensors are not in it and start at zero")
         missing = []
-    if unexpected and all(is_adapter(k) for k in unexpected):
+    if unexpected and all(is_adapter(k) for k in unexpected) and not any(is_adapter(k) for k in own):
         raise InputError(f"{path} holds adapters but the network has none: add adapters to the network before loading")
     if missing or unexpected:
         raise InputError(
@@ -123,7 +125,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], int | None]:
     if (
         not isinstance(checkpoint, dict)
         or not checkpoint
-        or not all(isinstance(v, Tensor) for v in checkpoint.values())
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in checkpoint.items())
     ):
         raise InputError(f"{path} holds no network weights: expected tensors by name, alone or under 'model'")
     noted = getattr(checkpoint, "_metadata", {}).get("", {}).get("image_size")

@@ -137,13 +137,11 @@ def test_train_only_leaves_the_network_as_it_was_when_it_refuses():
     assert all(p.requires_grad for p in network.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="a lone string is read letter by letter, and everything is trained")
 def test_one_part_may_be_named_without_a_list():
     network = train_only(EfficientSAM("vitt", 64), "mask_decoder")
     assert {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad} == {"mask_decoder"}
 
 
-@pytest.mark.xfail(strict=True, reason="adapters are refused after the network has changed")
 def test_a_refused_part_leaves_the_network_without_adapters():
     network = EfficientSAM("vitt", 64)
     with pytest.raises(ValueError):
@@ -151,9 +149,6 @@ def test_a_refused_part_leaves_the_network_without_adapters():
     assert not added_parameters(network)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="adapters are made in float32 on the CPU, whatever the network is"
-)
 def test_adapters_take_the_precision_of_the_network():
     network = add_adapters(recipe_network("vitt", 64).double())
     assert network(recipe_images(1).double(), POINTS.double(), LABELS).dtype == torch.float64
