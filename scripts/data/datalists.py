@@ -21,6 +21,14 @@ Datalist = dict[str, list[dict[str, str]]]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
+def image_suffix(path: Path) -> str | None:
+    """Give the suffix of an image file, ``.nii.gz`` being one; hidden and other files have none."""
+    name = path.name.lower()
+    if name.startswith("."):
+        return None
+    return next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)
+
+
 def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
     """List a data set of any known layout, or the built-in sample when none is given.
 
@@ -181,8 +189,8 @@ def _by_stem(folder: Path, ending: str = "$^") -> dict[str, str]:
     """Map the stem of each image file, less an ending, to its path."""
     found: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(s)), None)
-        if suffix is None or path.name.startswith("."):
+        suffix = image_suffix(path)
+        if suffix is None:
             continue
         stem = re.sub(ending, "", path.name[: -len(suffix)], flags=re.IGNORECASE)
         if stem in found:

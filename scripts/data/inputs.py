@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from ..errors import InputError
-from .datalists import IMAGE_SUFFIXES, find_datalist
+from .datalists import IMAGE_SUFFIXES, find_datalist, image_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
     elif Path(path).suffix.lower() == ".json":
         items = _read_list(Path(path))
     elif Path(path).is_dir():
-        items = [{"image": str(p)} for p in sorted(Path(path).iterdir()) if _suffix(p)]
+        items = [{"image": str(p)} for p in sorted(Path(path).iterdir()) if image_suffix(p)]
         if not items:
             raise InputError(f"{path} holds no images: known are {', '.join(IMAGE_SUFFIXES)}")
     elif Path(path).exists():
@@ -115,16 +115,9 @@ def _name_uniquely(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     taken: set[str] = set()
     for item in items:
         path = Path(item["image"])
-        suffix = _suffix(path) or path.suffix
+        suffix = image_suffix(path) or path.suffix
         stem = path.name[: len(path.name) - len(suffix)]
         options = [stem, stem + suffix.replace(".", "_"), *(f"{stem}_{n}" for n in range(2, len(items) + 2))]
         item["name"] = next(name for name in options if name not in taken)
         taken.add(item["name"])
     return items
-
-
-def _suffix(path: Path) -> str | None:
-    name = path.name.lower()
-    if name.startswith("."):
-        return None
-    return next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..errors import InputError
+
 __all__ = ["make_sample"]
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ def make_sample(folder: str | Path, count: int = 60, size: int = 256, seed: int 
 
     Raises:
         ValueError: when ``count`` or ``size`` is too small.
-        FileExistsError: when the folder holds anything that this function did not write.
+        InputError: when the folder holds anything that this function did not write.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, one picture to train on and one to validate, got {count}.")
@@ -102,14 +104,14 @@ def _is_complete(folder: Path, recipe: dict) -> bool:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise FileExistsError when replacing the folder would delete what somebody else put there."""
+    """Refuse when replacing the folder would delete what somebody else put there."""
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: name a folder for the sample data set.")
+        raise InputError(f"{folder} is a file: name a folder for the sample data set.")
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         drawn = path.is_dir() or re.fullmatch(r"(images|labels)/lesion_\d+\.png", name)
         if not drawn and not (name == "datalist.json" and "recipe" in _read_datalist(folder)):
-            raise FileExistsError(f"{folder} holds {name}, which is not of the sample data set: name another folder.")
+            raise InputError(f"{folder} holds {name}, which is not of the sample data set: name another folder.")
 
 
 def _write(folder: Path, recipe: dict) -> None:

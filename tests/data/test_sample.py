@@ -15,6 +15,7 @@ from PIL import Image
 
 from scripts.data import sample
 from scripts.data.sample import make_sample
+from scripts.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"count": 6, "size": 64}
@@ -181,14 +182,14 @@ def test_folder_with_files_of_somebody_else_is_left_alone(tmp_path, name):
     mine = tmp_path / "lesions" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("{}")
-    with pytest.raises(FileExistsError, match=name):
+    with pytest.raises(InputError, match=name):
         make_sample(tmp_path / "lesions", **SMALL)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "lesions").touch()
-    with pytest.raises(FileExistsError, match="is a file"):
+    with pytest.raises(InputError, match="is a file"):
         make_sample(tmp_path / "lesions", **SMALL)
 
 
