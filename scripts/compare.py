@@ -68,7 +68,7 @@ def draw_row(
     pictures = [overlay(picture, points=points, point_labels=point_labels)]
     for network in networks.values():
         with torch.no_grad():
-            logits = PromptedSliceInferer()(data["image"][None], network)[0]
+            logits = PromptedSliceInferer(network.image_size)(data["image"][None], network)[0]
         pictures.append(overlay(picture, on_slice(np.asarray(logits)) > 0, points, point_labels))
     return pictures
 

@@ -52,6 +52,29 @@ def pad_prompts(prompts: Sequence[Prompt], slots: int = 0) -> Prompt:
     return points, point_labels
 
 
+def align_prompts(points: np.ndarray, point_labels: np.ndarray, size: Sequence[int], image_size: int) -> np.ndarray:
+    """Move points so that they lie where they were placed once a small image has been enlarged.
+
+    The network multiplies indices by its size over the image's, as upstream does. On an image that is smaller than the
+    network's, that moves a pixel's centre by up to half a pixel of the image, and leaves the last row and column out of
+    a box. A larger image is left as upstream has it: there the same is less than half a pixel of the network's.
+
+    Args:
+        points: (..., 2), (x, y) in pixels of the image.
+        point_labels: (...) of them.
+        size: (H, W) of the image.
+        image_size: side of the network's image in pixels.
+
+    Returns:
+        (..., 2) float32: clicks fall on the centre of their pixel, and a box's corners on the outer edges of theirs.
+    """
+    pixel = np.minimum(np.array([size[1], size[0]]) / image_size, 1.0)  # the network's, in pixels of the image
+    labels = point_labels[..., None]
+    shift = np.where(labels == BOTTOM_RIGHT, 1 - pixel, (1 - pixel) / 2)
+    shift = np.where((labels == TOP_LEFT) | (labels == PADDING), 0.0, shift)
+    return (points + shift).astype(np.float32)
+
+
 def read_prompts(
     points: Sequence | None,
     boxes: Sequence | None,

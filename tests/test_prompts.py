@@ -7,10 +7,12 @@ import pytest
 
 from scripts.errors import InputError
 from scripts.prompts import (
+    BACKGROUND,
     BOTTOM_RIGHT,
     FOREGROUND,
     PADDING,
     TOP_LEFT,
+    align_prompts,
     box_prompt,
     click_prompt,
     pad_prompts,
@@ -270,3 +272,39 @@ def test_object_without_a_prompt_is_all_padding():
     points, labels = pad_prompts([(np.zeros((0, 2)), np.zeros(0)), ([[30, 2]], [1])], 2)
     assert (points[0] == -1).all()
     assert labels.tolist() == [[PADDING, PADDING], [1, PADDING]]
+
+
+# --- on the network's grid
+
+
+def scaled(points, labels, size, image_size):
+    """Align points, and scale them as the network does."""
+    factor = image_size / np.array([size[1], size[0]])
+    return align_prompts(np.array(points, np.float32), np.array(labels), size, image_size) * factor
+
+
+@pytest.mark.parametrize("factor", [1, 2, 5])
+def test_box_of_a_small_image_is_the_box_of_the_image_once_it_is_enlarged(factor):
+    mask = np.pad(lopsided(), ((0, 12), (0, 0)))  # square, as the network's image
+    points, labels = box_prompt(mask, rng())
+    enlarged, _ = box_prompt(np.kron(mask, np.ones((factor, factor), bool)), rng())
+    np.testing.assert_allclose(scaled(points, labels, mask.shape, factor * 40), enlarged, atol=1e-4)
+
+
+@pytest.mark.parametrize("label", [FOREGROUND, BACKGROUND])
+def test_click_on_a_small_image_falls_on_the_middle_of_its_pixel_once_that_is_enlarged(label):
+    # pixel 3 of 30 columns is 24 to 31 of 240, pixel 2 of 60 rows is 8 to 11
+    np.testing.assert_allclose(scaled([[3, 2]], [label], (60, 30), 240), [[27.5, 9.5]])
+
+
+def test_points_on_a_larger_image_and_padding_stay():
+    points, labels = pad_prompts([click_prompt(lopsided(), rng()), box_prompt(lopsided(), rng())])
+    assert (labels == PADDING).any()
+    np.testing.assert_array_equal(align_prompts(points, labels, (28, 40), 16), points)
+    enlarged = align_prompts(points, labels, (28, 40), 80)
+    np.testing.assert_array_equal(enlarged[labels == PADDING], -1)
+
+
+def test_each_axis_is_aligned_by_its_own_factor():
+    corners = align_prompts(np.array([[3.0, 4.0], [9.0, 8.0]]), np.array([TOP_LEFT, BOTTOM_RIGHT]), (20, 400), 40)
+    np.testing.assert_allclose(corners, [[3, 4], [9, 8.5]])

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from ..prompts import pad_prompts
+from ..prompts import align_prompts, pad_prompts
 
 NOTHING = -100.0  # logit where nothing was asked
 
@@ -20,7 +20,15 @@ class PromptedSliceInferer(Inferer):
     Prompts come with the image, in ``meta["prompts"]`` as written by :class:`scripts.transforms.RequestPromptsd`,
     since an inferer gets nothing but the image. This is the one place where inference turns from the readers' axes (x,
     y) to the network's (rows, columns), and back. The network needs ``encode_image``, ``decode`` and ``upscale``.
+
+    Args:
+        image_size: side of the network's image, for which points are aligned as :func:`scripts.prompts.align_prompts`
+            does; nothing leaves them as upstream takes them.
     """
+
+    def __init__(self, image_size: int | None = None) -> None:
+        super().__init__()
+        self.image_size = image_size
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> MetaTensor:
         """Segment one image.
@@ -67,6 +75,8 @@ class PromptedSliceInferer(Inferer):
         """Segment Q objects of one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q)."""
         points, point_labels = pad_prompts([(entry["points"], entry["labels"]) for entry in entries])
         size = (image.shape[2], image.shape[3])
+        if self.image_size is not None:
+            points = align_prompts(points, point_labels, size, self.image_size)
         logits, iou = network.decode(
             network.encode_image(image),
             torch.from_numpy(points)[None].to(image.device),

@@ -12,7 +12,7 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform, Transform
 
-from ..prompts import Prompt, box_prompt, click_prompt, pad_prompts
+from ..prompts import Prompt, align_prompts, box_prompt, click_prompt, pad_prompts
 
 SLOTS = 2  # a click takes one, a box two: one width for all, so that batches collate
 
@@ -76,13 +76,18 @@ class CasePromptsd(Transform):
     Args:
         kinds: K kinds, in order; the result holds the Q objects of the first kind, then those of the second, and so on.
         jitter: how far a jittered box's sides move at most, as a share of the box's side.
+        image_size: side of the network's image, for which points are aligned as :func:`scripts.prompts.align_prompts`
+            does; nothing leaves them on whole pixels.
         label_key: (Q, H, W) masks, upright.
     """
 
-    def __init__(self, kinds: Sequence[str], jitter: float = 0.1, label_key: str = "label") -> None:
+    def __init__(
+        self, kinds: Sequence[str], jitter: float = 0.1, image_size: int | None = None, label_key: str = "label"
+    ) -> None:
         check_kinds(kinds)
         self.kinds = list(kinds)
         self.jitter = jitter
+        self.image_size = image_size
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
@@ -92,5 +97,8 @@ class CasePromptsd(Transform):
         for kind in self.kinds:
             for name, mask in zip(case["objects"], np.asarray(data[self.label_key]), strict=True):
                 seed = zlib.crc32(f"{PurePath(case['image']).name} {case['slice']} {name} {kind}".encode())
-                prompts.append(draw_prompt(kind, mask, np.random.RandomState(seed), self.jitter))
+                xy, labels = draw_prompt(kind, mask, np.random.RandomState(seed), self.jitter)
+                if self.image_size is not None:
+                    xy = align_prompts(xy, labels, mask.shape, self.image_size)
+                prompts.append((xy, labels))
         return put_prompts(data, prompts)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training as a user starts it: what it writes, what it says, and the settings that change how it goes."""
 
+import json
 import re
 
 import pytest
@@ -42,13 +43,15 @@ def test_the_adapters_learn_and_what_is_frozen_stays(trained):
             assert final[name].any(), name
 
 
-def test_scalars_and_pictures_go_to_tensorboard_and_panels_to_files(trained):
+def test_scalars_and_pictures_go_to_tensorboard_and_figures_and_panels_to_files(trained):
     log = read_log(trained[1] / "eval" / "tensorboard")
     tags = log.Tags()
     assert MEASURES | {"train_loss", "gradient_norm", "memory_resident_gib"} <= set(tags["scalars"])
     assert [event.step for event in log.Scalars("dice/click_1")] == [1, 2]
     assert {event.step for event in log.Scalars("train_loss")} == set(range(1, 7))  # three batches in each epoch
     assert tags["images"] == ["validation/0", "validation/1"]
+    report = json.loads((trained[1] / "eval" / "metrics.json").read_text())
+    assert report["dice/click_1"] == pytest.approx(log.Scalars("dice/click_1")[-1].value)
     panels = trained[1] / "eval" / "panels"
     assert sorted(path.name for path in panels.iterdir()) == ["validation_0.png", "validation_1.png"]
 

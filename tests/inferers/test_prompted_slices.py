@@ -116,3 +116,16 @@ def test_real_network_gives_what_its_own_forward_gives():
         logits = infer(volume, [[40, 7, 1]], network=network)
         expected = network(volume.transpose(1, 2)[None], torch.tensor([[[40.0, 7.0]]]), torch.tensor([[1]]))
     torch.testing.assert_close(logits.as_tensor()[0, 0], expected[0, 0].T)
+
+
+def test_prompts_are_aligned_with_a_network_larger_than_the_image():
+    seen = []
+
+    class Network(BrightnessNetwork):
+        def decode(self, embeddings, points, point_labels, size):
+            seen.append(points)
+            return super().decode(embeddings, points, point_labels, size)
+
+    item = RequestPromptsd(boxes=[[0, 1, 3, 2]])({"image": MetaTensor(drawn()[..., 0])})
+    PromptedSliceInferer(image_size=2 * X)(item["image"][None], Network())
+    assert seen[0][0, 0].tolist() == [[0, 1], [3.5, pytest.approx(2 + 1 - Y / (2 * X))]]

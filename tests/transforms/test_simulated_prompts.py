@@ -167,6 +167,16 @@ def test_case_prompts_differ_between_cases(kind, change):
     assert prompts(transform(case())) != prompts(transform(case(**change)))
 
 
+def test_case_prompts_are_aligned_with_a_network_larger_than_the_image():
+    plain, aligned = CasePromptsd(KINDS)(case()), CasePromptsd(KINDS, image_size=800)(case())
+    labels = plain["point_labels"]
+    assert torch.equal(aligned["point_labels"], labels)
+    assert torch.equal(aligned["points"][labels == 2], plain["points"][labels == 2])
+    for label in (1, 3):
+        moved = (aligned["points"] - plain["points"])[labels == label]
+        assert ((moved > 0) & (moved < 1)).all()
+
+
 def test_case_prompts_need_a_name_for_each_mask():
     with pytest.raises(ValueError, match="zip"):
         CasePromptsd(["box"])(case(["1", "2"]))
