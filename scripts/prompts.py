@@ -69,10 +69,11 @@ def align_prompts(points: np.ndarray, point_labels: np.ndarray, size: Sequence[i
         (..., 2) float32: clicks fall on the centre of their pixel, and a box's corners on the outer edges of theirs.
     """
     pixel = np.minimum(np.array([size[1], size[0]]) / image_size, 1.0)  # the network's, in pixels of the image
-    labels = point_labels[..., None]
-    shift = np.where(labels == BOTTOM_RIGHT, 1 - pixel, (1 - pixel) / 2)
-    shift = np.where((labels == TOP_LEFT) | (labels == PADDING), 0.0, shift)
-    return (points + shift).astype(np.float32)
+    stays = (point_labels == TOP_LEFT) | (point_labels == PADDING)
+    share = np.select(
+        [stays, point_labels == BOTTOM_RIGHT], [0.0, 1.0], default=0.5
+    )  # of the rest of the image's pixel
+    return (points + share[..., None] * (1 - pixel)).astype(np.float32)
 
 
 def read_prompts(
