@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +31,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .engines import IterativeClicks
 from .errors import InputError
 from .networks import EfficientSAM, add_adapters, trainable_parameters
 from .networks.efficient_sam import BACKBONES
@@ -55,18 +57,22 @@ class Row:
     device: str
 
 
-def prepare_training_step(row: Row, device: str) -> Callable[[], None]:
-    """Build one step of adapter training: forward, loss of all masks, backward, AdamW."""
-    network = add_adapters(EfficientSAM(row.backbone, row.image_size)).to(device).train()
+def prepare_training_step(row: Row, device: str, rounds: int = 1) -> Callable[[], None]:
+    """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW."""
+    network = add_adapters(EfficientSAM(row.backbone, row.image_size), decoder=True).to(device).train()
+    clicks = IterativeClicks(network, rounds, gradient_rounds=min(rounds, 2))
+    clicks.draw_rounds = lambda: rounds  # always the most
     optimizer = torch.optim.AdamW(trainable_parameters(network), lr=1e-4)
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)
-    click, side = _click(row, device), row.image_size // PATCH_SIZE * 4
-    target = (torch.rand(row.batch, 1, 4, side, side, device=device) > 0.5).float()
+    click, half = _click(row, device), row.image_size // 2
+    label = torch.zeros(row.batch, 1, row.image_size, row.image_size, device=device)
+    label[:, :, half - half // 4 :, half - half // 4 :] = 1.0
 
     def step() -> None:
         optimizer.zero_grad()
-        logits, _ = network(image, *click)
-        F.binary_cross_entropy_with_logits(logits, target).backward()
+        target = label[:, :, ::4, ::4].unsqueeze(2).expand(-1, -1, 4, -1, -1)
+        predictions = clicks(image, *click, label)
+        sum(F.binary_cross_entropy_with_logits(logits, target) for logits, *_ in predictions).backward()
         optimizer.step()
 
     return step
@@ -88,7 +94,12 @@ def prepare_decode(row: Row, device: str) -> Callable[[], None]:
     return torch.no_grad()(lambda: network.decode(embeddings, *click, size))
 
 
-WORKS = {"training step": prepare_training_step, "encode_image": prepare_encode_image, "decode": prepare_decode}
+WORKS = {
+    "training step": prepare_training_step,
+    "training step, 3 rounds": partial(prepare_training_step, rounds=3),
+    "encode_image": prepare_encode_image,
+    "decode": prepare_decode,
+}
 
 
 def _click(row: Row, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,9 +155,10 @@ def _resident_bytes(name: str) -> int:
 
 
 def count_flop(row: Row) -> int:
-    """Count a call's arithmetic on tensors without data; attention as two products, whatever kernel runs it."""
+    """Count a call's arithmetic; attention as two products, whatever kernel runs it."""
+    device = "cpu" if row.work.startswith("training") else "meta"  # a simulated user needs data, the rest does not
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        WORKS[row.work](row, "meta")()
+        WORKS[row.work](row, device)()
     return counter.get_total_flops()
 
 
@@ -225,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
         common = {"repeats": args.repeats, "threads": args.threads, "device": args.device}
         rows = [
-            Row(backbone, size, work, args.batch_size if work == "training step" else 1, **common)
+            Row(backbone, size, work, args.batch_size if work.startswith("training") else 1, **common)
             for backbone, size, work in product(args.backbones, args.image_sizes, WORKS)
         ]
         before = measure_matmul(args.threads, args.device)

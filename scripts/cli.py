@@ -44,6 +44,8 @@ def prepare(argv: Sequence[str]) -> None:
         names -= TRACKING_SETTINGS
     for name in sorted(names):
         _check_setting(name, parser)
+        if given[name] in ("true", "false"):  # a text, which counts as true either way
+            raise InputError(f"--{name} {given[name]} is not Python: write {given[name].capitalize()}")
 
 
 def _check_setting(name: str, parser: ConfigParser) -> None:

@@ -37,7 +37,7 @@ def load_network(backbone: str, path: str, image_size: int) -> EfficientSAM:
             f"no weights of {TITLES[backbone]}: give --{backbone} PATH, or fetch upstream's by "
             "python -m monai.bundle download_large_files --bundle_path ."
         )
-    return load_weights(add_adapters(EfficientSAM(backbone, image_size)), path).eval()
+    return load_weights(add_adapters(EfficientSAM(backbone, image_size), decoder=True), path).eval()
 
 
 def draw_row(

@@ -33,6 +33,11 @@ def box_prompt(mask: np.ndarray, rng: np.random.RandomState, jitter: float = 0.0
     return np.sort(box.clip(0, limit), axis=0).astype(np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT])
 
 
+def whole_prompt(size: Sequence[int]) -> Prompt:
+    """Draw the box of a whole image of ``size`` (H, W), which asks for all there is."""
+    return np.array([[0, 0], [size[1] - 1, size[0] - 1]], np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT])
+
+
 def pad_prompts(prompts: Sequence[Prompt], slots: int = 0) -> Prompt:
     """Stack the prompts of Q objects, padded to the longest or to a number of slots.
 

@@ -80,6 +80,13 @@ def test_settings_and_options_of_the_command_pass(config, argument):
     prepare(config, argument, "3")
 
 
+@pytest.mark.parametrize(("value", "python"), [("true", "True"), ("false", "False")])
+def test_a_truth_value_that_would_be_read_as_text_is_refused(config, value, python):
+    with pytest.raises(InputError, match=f"--max_epochs {value} is not Python: write {python}$"):
+        prepare(config, "--max_epochs", value)
+    prepare(config, "--max_epochs", python)
+
+
 @pytest.mark.parametrize("setting", ["tracking_uri", "experiment_name", "run_name", "save_execute_config"])
 def test_settings_of_tracking_pass_only_with_tracking(config, setting):
     prepare(config, "--tracking", "mlflow", f"--{setting}", "x")

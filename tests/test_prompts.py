@@ -17,6 +17,7 @@ from scripts.prompts import (
     click_prompt,
     pad_prompts,
     read_prompts,
+    whole_prompt,
 )
 
 IMAGE, VOLUME = (40, 28), (40, 28, 5)  # X, Y[, Z]
@@ -252,6 +253,21 @@ def test_object_of_one_pixel_gets_a_click_and_a_box_on_it(jitter):
     mask[27, 39] = True
     assert click_prompt(mask, rng())[0].tolist() == [[39, 27]]
     np.testing.assert_allclose(box_prompt(mask, rng(), jitter)[0], [[39, 27], [39, 27]], atol=jitter)
+
+
+@pytest.mark.parametrize("size", [(28, 40), (1, 1)])
+def test_whole_prompt_is_the_box_of_a_mask_that_fills_the_image(size):
+    points, labels = whole_prompt(size)
+    box, box_labels = box_prompt(np.ones(size, bool), rng())
+    assert points.tolist() == box.tolist() == [[0, 0], [size[1] - 1, size[0] - 1]]
+    assert points.dtype == np.float32
+    assert labels.tolist() == box_labels.tolist() == [TOP_LEFT, BOTTOM_RIGHT]
+
+
+def test_whole_prompt_is_what_a_request_without_a_prompt_means():
+    (entry,) = read_prompts(None, None, IMAGE)
+    points, labels = whole_prompt(IMAGE[::-1])  # (H, W) of (X, Y)
+    assert (points.tolist(), labels.tolist()) == (entry["points"], entry["labels"])
 
 
 def test_padding_fills_up_to_the_longest_prompt():

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets: lists of the supported layouts, items that are objects, and the built-in sample."""
 
+from .collate import pad_objects
 from .datalists import decathlon_datalist, find_datalist, folder_datalist, isic_datalist
 from .inputs import InputDataset, find_inputs
 from .objects import ObjectDataset
+from .refuge import refuge_datalist
 from .sample import make_sample
 
 __all__ = [
@@ -15,4 +17,6 @@ __all__ = [
     "folder_datalist",
     "isic_datalist",
     "make_sample",
+    "pad_objects",
+    "refuge_datalist",
 ]

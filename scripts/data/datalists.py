@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of images and labels from the layouts that data sets come in.
 
-Each function returns ``{"training": [{"image": path, "label": path}, ...], "validation": [...]}``.
+Each function returns ``{"training": [{"image": path, "label": path}, ...], "validation": [...]}``, where a label may
+also be the masks that several raters drew of each class (:data:`scripts.data.listing.Label`).
 """
 
 import csv
@@ -9,24 +10,14 @@ import json
 import logging
 import re
 from pathlib import Path
-
-from monai.data import partition_dataset
+from typing import Any
 
 from ..errors import InputError
+from .listing import Datalist, Label, Pair, existing_folder, image_suffix, split_pairs
+from .refuge import is_refuge, refuge_datalist
 from .sample import make_sample
 
 logger = logging.getLogger(__name__)
-
-Datalist = dict[str, list[dict[str, str]]]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-
-
-def image_suffix(path: Path) -> str | None:
-    """Give the suffix of an image file, ``.nii.gz`` being one; hidden and other files have none."""
-    name = path.name.lower()
-    if name.startswith("."):
-        return None
-    return next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)
 
 
 def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
@@ -34,7 +25,7 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
 
     Args:
         dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, with ``images/`` and ``labels/``, or in the
-            ISIC challenge's layout; nothing makes the sample.
+            layout of the ISIC or the REFUGE challenge; nothing makes the sample.
         cache_dir: where the sample is kept.
         val_fraction: share of a folder without a split of its own that validates.
         seed: of that split.
@@ -46,16 +37,18 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
         sample = make_sample(Path(cache_dir) / "sample")
         logger.info(f"no dataset_dir given: using the built-in sample of made-up lesions at {sample}")
         return decathlon_datalist(str(sample), val_fraction, seed)
-    root = _existing_folder(dataset_dir)
+    root = existing_folder(dataset_dir)
     if any((root / name).is_file() for name in ("datalist.json", "dataset.json")):
         return decathlon_datalist(dataset_dir, val_fraction, seed)
     if (root / "images").is_dir() and (root / "labels").is_dir():
         return folder_datalist(dataset_dir, val_fraction, seed)
     if any(root.glob("*ISIC*")):
         return isic_datalist(dataset_dir, val_fraction, seed)
+    if is_refuge(root):
+        return refuge_datalist(dataset_dir, val_fraction, seed)
     raise InputError(
         f"{root} has no layout that is known: expected datalist.json or dataset.json (Decathlon), images/ and "
-        "labels/, or the folders of the ISIC challenge; see docs/datasets.md"
+        "labels/, or the folders of the ISIC or the REFUGE challenge; see docs/datasets.md"
     )
 
 
@@ -64,7 +57,7 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
 
     Args:
         dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, or such a file; paths in it are relative to
-            it.
+            it. A label is a path, or a list of masks for each class, one mask of each rater.
         val_fraction: share of the training list that validates where the file has no ``validation`` list.
         seed: of that split.
 
@@ -81,7 +74,10 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
     try:
         content = json.loads(path.read_text())
         lists = {
-            split: [{k: str(path.parent / item[k]) for k in ("image", "label")} for item in content.get(split, [])]
+            split: [
+                {"image": str(path.parent / item["image"]), "label": _label_paths(path.parent, item["label"])}
+                for item in content.get(split, [])
+            ]
             for split in ("training", "validation")
         }
     except (ValueError, AttributeError, KeyError, TypeError) as error:
@@ -90,7 +86,16 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
         ) from error
     if not lists["training"] and not lists["validation"]:
         raise InputError(f"{path} lists no images under training or validation")
-    return lists if lists["validation"] else _split(lists["training"], val_fraction, seed)
+    return split_pairs(lists["training"], val_fraction, seed, lists["validation"])
+
+
+def _label_paths(root: Path, label: Any) -> Label:
+    """Find a label's file, or the files of the raters of each class, beside a list."""
+    if isinstance(label, str):
+        return str(root / label)
+    if not label or not all(isinstance(raters, list) and raters for raters in label):
+        raise TypeError("a label is a path, or a list of the raters' masks for each class")
+    return [[str(root / path) for path in raters] for raters in label]
 
 
 def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
@@ -105,9 +110,9 @@ def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
     Raises:
         InputError: when a folder is missing or nothing pairs.
     """
-    root = _existing_folder(dataset_dir)
-    images = _by_stem(_existing_folder(root / "images"))
-    labels = _by_stem(_existing_folder(root / "labels"), r"_(mask|label|seg|segmentation)$")
+    root = existing_folder(dataset_dir)
+    images = _by_stem(existing_folder(root / "images"))
+    labels = _by_stem(existing_folder(root / "labels"), r"_(mask|label|seg|segmentation)$")
     alone = sorted(images.keys() ^ labels.keys())
     if alone:
         logger.warning(
@@ -116,7 +121,7 @@ def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
     pairs = [{"image": images[stem], "label": labels[stem]} for stem in sorted(images.keys() & labels.keys())]
     if not pairs:
         raise InputError(f"{root}: no file in images/ has the stem of a file in labels/")
-    return _split(pairs, val_fraction, seed)
+    return split_pairs(pairs, val_fraction, seed)
 
 
 def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
@@ -130,11 +135,11 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) ->
     Raises:
         InputError: when neither layout is found.
     """
-    root = _existing_folder(dataset_dir)
+    root = existing_folder(dataset_dir)
     tables = {split: next(root.glob(f"*ISIC*_{split}_GroundTruth.csv"), None) for split in ("Training", "Test")}
     if tables["Training"]:
         training, validation = (_isic_table(t) if t else [] for t in tables.values())
-        return {"training": training, "validation": validation} if validation else _split(training, val_fraction, seed)
+        return split_pairs(training, val_fraction, seed, validation)
 
     images = {path.stem: path for path in sorted(root.rglob("*.jpg"))}
     found: Datalist = {"train": [], "validation": [], "test": []}
@@ -151,10 +156,10 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) ->
             f"{root} has neither ISBI2016_ISIC_Part1_Training_GroundTruth.csv nor *_segmentation.png masks"
         )
     held = found["validation"] or found["test"]
-    return {"training": found["train"], "validation": held} if held else _split(found["train"], val_fraction, seed)
+    return split_pairs(found["train"], val_fraction, seed, held)
 
 
-def _isic_table(path: Path) -> list[dict[str, str]]:
+def _isic_table(path: Path) -> list[Pair]:
     """Read the 2016 table: in each row, one cell is a JPEG and one a PNG, relative to the table."""
     pairs = []
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
@@ -166,23 +171,6 @@ def _isic_table(path: Path) -> list[dict[str, str]]:
     if not pairs:
         raise InputError(f"{path} names no pairs of a .jpg image and a .png mask")
     return pairs
-
-
-def _split(pairs: list[dict[str, str]], val_fraction: float, seed: int) -> Datalist:
-    """Split pairs at random, at least one on each side where there are two."""
-    if not 0 <= val_fraction < 1:
-        raise InputError(f"val_fraction is at least 0 and below 1, got {val_fraction}")
-    if val_fraction == 0 or len(pairs) < 2:
-        return {"training": pairs, "validation": []}
-    held = min(max(round(val_fraction * len(pairs)), 1), len(pairs) - 1)
-    shuffled = partition_dataset(pairs, num_partitions=1, shuffle=True, seed=seed)[0]
-    return {"training": shuffled[held:], "validation": shuffled[:held]}
-
-
-def _existing_folder(path: str | Path) -> Path:
-    if not Path(path).is_dir():
-        raise InputError(f"{path} is not a folder: give the path of a data set")
-    return Path(path)
 
 
 def _by_stem(folder: Path, ending: str = "$^") -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from ..errors import InputError
-from .datalists import IMAGE_SUFFIXES, find_datalist, image_suffix
+from .datalists import find_datalist
+from .listing import IMAGE_SUFFIXES, image_suffix
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,14 @@ import torch
 from monai.data import CacheDataset
 
 from ..errors import InputError
+from .listing import Label, Pair
 from .reading import LoadFiled, label_values, spatial_shape
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
-Slices = list[tuple[int, list[int]]]  # (slice, ids on it)
+INDEX_VERSION = 2
+WHOLE = "everything"  # name of the object that is all that is labelled on a slice
+Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 
 class ObjectDataset(CacheDataset):
@@ -29,12 +32,15 @@ class ObjectDataset(CacheDataset):
     out. What the check found is kept in ``cache_dir`` until a file changes.
 
     Args:
-        data: ``{"image": path, "label": path}`` for each image or volume.
+        data: ``{"image": path, "label": path}`` for each image or volume; or, for a label, ``[[path, ...], ...]``, for
+            each class the mask of each rater. Class i is id i then, on the pixels where more than half of them see it.
         transform: gets ``{"image", "label", "slice", "objects", "case"}``: objects is a list of lists of label ids,
-            case a JSON text with the image's name, the slice and the objects' names.
+            case a JSON text with the image's name, the slice, and the objects' names and areas in pixels.
         classes: label ids of each object by name, such as ``{"cell": [1, 2], "nucleus": [2]}``; without, each id of a
             label is an object of its own.
-        objects_per_item: how many objects of one slice may share an item.
+        objects_per_item: how many objects of one slice may share an item; nothing sets no limit.
+        whole: also ask for all that is labelled on a slice as one object, in an item of its own.
+        together: every class is an object of every item, also where the slice has none of it.
         cache_dir: where the check's result is kept.
         cache_rate: share of the items whose deterministic transforms are kept in memory.
 
@@ -44,20 +50,27 @@ class ObjectDataset(CacheDataset):
 
     def __init__(
         self,
-        data: Sequence[Mapping[str, str]],
+        data: Sequence[Pair],
         transform: Callable,
         classes: Mapping[str, Sequence[int]] | None = None,
-        objects_per_item: int = 1,
+        objects_per_item: int | None = 1,
+        whole: bool = False,
+        together: bool = False,
         cache_dir: str = ".cache",
         cache_rate: float = 0.0,
     ) -> None:
+        if together and not 1 <= len(classes or {}) <= 3:
+            raise InputError(
+                f"class_masks takes one to three classes, outermost first, got {list(classes or {})}: name them as in "
+                "--classes \"{'cell': [1, 2], 'nucleus': [2]}\""
+            )
         found, problems = find_objects(data, cache_dir)
         for problem in problems:
             logger.warning(f"left out: {problem}")
         items = [
             item
             for name, (pair, slices) in zip(_short_names([pair["image"] for pair, _ in found]), found)
-            for item in list_items(pair, name, slices, classes, objects_per_item)
+            for item in list_items(pair, name, slices, classes, objects_per_item, whole, together)
         ]
         if data and not items:
             wanted = f" of the classes {dict(classes)}" if classes and not problems else ""
@@ -69,32 +82,46 @@ class ObjectDataset(CacheDataset):
         logger.info(f"{count} objects on {len(items)} items of {len(found)} images{left_out}")
         super().__init__(items, transform, cache_rate=cache_rate, progress=False, copy_cache=True)
 
+    def mean_diameter(self) -> float:
+        """Give the diameter in pixels of a disc as large as the mean object."""
+        cases = [json.loads(item["case"]) for item in self.data]
+        areas = [area for case in cases if case["objects"] != [WHOLE] for area in case["areas"]]
+        return 2 * math.sqrt(sum(areas) / max(len(areas), 1) / math.pi)
+
 
 def list_items(
-    pair: Mapping[str, str],
+    pair: Pair,
     name: str,
     slices: Slices,
     classes: Mapping[str, Sequence[int]] | None,
-    objects_per_item: int,
+    objects_per_item: int | None,
+    whole: bool = False,
+    together: bool = False,
 ) -> list[dict]:
     """List the items of one image or volume, called by a name."""
     items = []
-    for k, ids in slices:
+
+    def add(k: int, objects: Mapping[str, list[int]], pixels: Mapping[int, float]) -> None:
+        case = {"image": name, "slice": k, "objects": list(objects)}
+        areas = [sum(pixels.get(i, 0) for i in ids) for ids in objects.values()]
+        case = json.dumps({**case, "areas": areas})
+        items.append({**pair, "slice": k, "objects": list(objects.values()), "case": case})
+
+    for k, pixels in slices:
         if classes is None:
-            objects = {str(i): [i] for i in ids}
+            objects = {str(i): [i] for i in pixels}
         else:
-            objects = {key: list(wanted) for key, wanted in classes.items() if set(wanted) & set(ids)}
+            objects = {key: list(wanted) for key, wanted in classes.items() if together or set(wanted) & set(pixels)}
         names = list(objects)
-        for start in range(0, len(names), objects_per_item):
-            chosen = names[start : start + objects_per_item]
-            case = {"image": name, "slice": k, "objects": chosen}
-            items.append({**pair, "slice": k, "objects": [objects[n] for n in chosen], "case": json.dumps(case)})
+        for start in range(0, len(names), objects_per_item or max(len(names), 1)):
+            chosen = names[start : start + objects_per_item] if objects_per_item else names
+            add(k, {n: objects[n] for n in chosen}, pixels)
+        if whole and objects:
+            add(k, {WHOLE: sorted({i for ids in objects.values() for i in ids})}, pixels)
     return items
 
 
-def find_objects(
-    data: Sequence[Mapping[str, str]], cache_dir: str
-) -> tuple[list[tuple[Mapping[str, str], Slices]], list[str]]:
+def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair, Slices]], list[str]]:
     """Check every pair and find the ids on each slice of its label.
 
     Returns:
@@ -114,12 +141,16 @@ def find_objects(
         unfinished = index.with_suffix(f".{os.getpid()}")
         unfinished.write_text(json.dumps(results))
         unfinished.replace(index)
-    found = [(pair, [(k, ids) for k, ids in result]) for pair, result in zip(data, results) if isinstance(result, list)]
+    found = [
+        (pair, [(k, {int(i): n for i, n in pixels}) for k, pixels in result])
+        for pair, result in zip(data, results)
+        if isinstance(result, list)
+    ]
     return found, [result for result in results if isinstance(result, str)]
 
 
-def _check_pair(load_image: LoadFiled, load_label: LoadFiled, pair: Mapping[str, str]) -> Slices | str:
-    """Give the ids on each slice of a label, or a sentence that says what is wrong with the pair."""
+def _check_pair(load_image: LoadFiled, load_label: LoadFiled, pair: Pair) -> list | str:
+    """Give the ids and their pixels on each slice of a label, or a sentence that says what is wrong with the pair."""
     try:
         image = load_image({"image": pair["image"]})["image"]
         label = label_values(load_label({"label": pair["label"]})["label"])
@@ -127,13 +158,26 @@ def _check_pair(load_image: LoadFiled, load_label: LoadFiled, pair: Mapping[str,
         return str(error)
     if spatial_shape(image) != spatial_shape(label):
         return (
-            f"{pair['image']} is {_size(image)} but its label {pair['label']} is {_size(label)}: an image and its "
-            "label have the same size"
+            f"{pair['image']} is {_size(image)} but its label {_name(pair['label'])} is {_size(label)}: "
+            "an image and its label have the same size"
         )
-    slices = label[0].as_tensor().unsqueeze(-1) if label.ndim == 3 else label[0].as_tensor()  # (X, Y, Z)
-    found = [(k, [int(i) for i in torch.unique(slices[..., k]) if i > 0]) for k in range(slices.shape[-1])]
-    found = [(k, ids) for k, ids in found if ids]
-    return found or f"{pair['label']} is empty: it has no object to train on or to score"
+    slices = label.as_tensor().unsqueeze(-1) if label.ndim == 3 else label.as_tensor()  # (C, X, Y, Z)
+    found = [(k, pixels) for k in range(slices.shape[-1]) if (pixels := _count_pixels(slices[..., k]))]
+    return found or f"{_name(pair['label'])} is empty: it has no object to train on or to score"
+
+
+def _count_pixels(label: torch.Tensor) -> list[tuple[int, int]]:
+    """Count the pixels of each id on a slice: (1, X, Y) ids, or (C, X, Y) means of raters."""
+    if label.is_floating_point():
+        counts = zip(range(1, len(label) + 1), (label > 0.5).flatten(1).sum(1).tolist())
+    else:
+        counts = zip(*(t.tolist() for t in label.unique(return_counts=True)))
+    return [(i, n) for i, n in counts if i > 0 and n > 0]
+
+
+def _name(label: Label) -> str:
+    """Name a label, or the first of its masks."""
+    return label if isinstance(label, str) else f"{label[0][0]} (the mean of its raters)"
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
@@ -147,8 +191,10 @@ def _size(image: torch.Tensor) -> str:
     return " x ".join(str(n) for n in spatial_shape(image))
 
 
-def _signature(path: str) -> list:
-    """Tell a file's state without reading it."""
+def _signature(path: Label) -> list:
+    """Tell the state of a file, or of lists of them, without reading it."""
+    if not isinstance(path, str):
+        return [_signature(one) for one in path]
     try:
         stat = os.stat(path)
         return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]

@@ -6,7 +6,8 @@ Axis 0 is x (columns), axis 1 is y (rows), the last axis of a volume is the slic
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,12 @@ class LoadFiled(LoadImaged):
 
     Args:
         keys: keys of file paths; a folder is read as a DICOM series.
-        label: whether the files are labels: palette indices stay as they are.
+        label: whether the files are labels: palette indices stay as they are, and instead of one path there may be
+            ``[[path, ...], ...]``, for each class the mask of each rater.
 
     Raises:
-        InputError: when a file is missing, unreadable, has too many channels, or holds pixels that are not finite.
+        InputError: when a file is missing, unreadable, has too many channels, or holds pixels that are not finite, or
+            when raters' masks differ in size.
     """
 
     def __init__(self, keys: KeysCollection, label: bool = False) -> None:
@@ -80,8 +83,32 @@ class LoadFiled(LoadImaged):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         loaded = dict(data)
         for key in self.key_iterator(loaded):
-            loaded[key] = self.load(Path(str(data[key])))
+            several = self.label and not isinstance(data[key], (str, Path))
+            loaded[key] = self.load_raters(data[key]) if several else self.load(Path(str(data[key])))
         return loaded
+
+    def load_raters(self, classes: Sequence[Sequence[str]]) -> MetaTensor:
+        """Load what several raters drew, and give their mean.
+
+        Args:
+            classes: for each class, the mask of each rater, whose object is what is above half of the largest value.
+
+        Returns:
+            (C, X, Y[, Z]) float32 in 0..1: the share of the raters who hold a pixel to be of the class.
+        """
+        masks = [[self.load_mask(path) for path in paths] for paths in classes]
+        first = masks[0][0]
+        for path, mask in zip(chain(*classes), chain(*masks)):
+            if mask.shape != first.shape:
+                one, other = (" x ".join(str(n) for n in spatial_shape(m)) for m in (first, mask))
+                raise InputError(f"{path} is {other} but {classes[0][0]} is {one}: masks of one image have one size")
+        means = torch.cat([sum(of_class) / len(of_class) for of_class in masks])  # of uint8: float32
+        return MetaTensor(means, meta={**first.meta, "raters": [len(of_class) for of_class in masks]})
+
+    def load_mask(self, path: str) -> MetaTensor:
+        """Load one rater's mask as (1, X, Y[, Z]) uint8 of 0 and 1."""
+        mask = label_values(self.load(Path(path)))
+        return (mask > mask.max() / 2).to(torch.uint8)
 
     def load(self, path: Path) -> MetaTensor:
         """Load one file as (C, X, Y) or (C, X, Y, Z), in its own type."""
@@ -172,18 +199,20 @@ class ToRGBd(MapTransform):
 
 
 def label_values(label: MetaTensor) -> MetaTensor:
-    """Give a label's ids as one int32 channel.
+    """Give a label's ids as one int32 channel; the mean of several raters stays as it is.
 
     Args:
         label: (C, X, Y[, Z]) as read by :class:`LoadFiled`; several channels must be copies of each other (a grey mask
             saved as RGB), beside alpha. A JPEG is lossy: there, what is above half is object 255.
 
     Returns:
-        (1, X, Y[, Z]) int32.
+        (1, X, Y[, Z]) int32; or (C, X, Y[, Z]) float32 in 0..1 of several raters, where channel i - 1 is id i.
 
     Raises:
         InputError: when channels differ, or values are not whole numbers from 0.
     """
+    if "raters" in label.meta:
+        return label
     path = str(label.meta.get("filename_or_obj", "the label"))
     colours = label[: {2: 1, 4: 3}.get(label.shape[0], label.shape[0])]
     if not bool((colours == colours[:1]).all()):

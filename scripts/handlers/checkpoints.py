@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that survive a kill at any moment."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,28 @@ class CheckpointFile:
         self, path: str, save_dict: Mapping[str, Any], metric: str | None = None, event: str = "EPOCH_COMPLETED"
     ) -> None:
         self.event = Events[event]
+        self.metric = metric
         self.checkpoint = Checkpoint(
             dict(save_dict),
             _ReplacingSaver(Path(path)),
             n_saved=1,
             score_name=metric,
-            score_function=None if metric is None else lambda engine: engine.state.metrics[metric],
+            score_function=None if metric is None else self.score,
         )
+
+    def score(self, engine: Engine) -> float:
+        """Give the value that decides.
+
+        Raises:
+            InputError: when it is not a number, by which nothing can be the best.
+        """
+        value = engine.state.metrics[self.metric]
+        if math.isnan(value):
+            raise InputError(
+                f"the best weights are chosen by {self.metric}, which was not measured: keep its kind of prompt in "
+                "val_prompts"
+            )
+        return value
 
     def attach(self, engine: Engine) -> None:
         """Save on events of a trainer, or of an evaluator where a metric decides."""

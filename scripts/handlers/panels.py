@@ -54,15 +54,15 @@ class ValidationPanels:
     def draw(self, item: dict, result: dict) -> np.ndarray:
         """Draw the first object of a case: truth, then each kind of prompt with its prediction."""
         image = to_uint8(result["image"].detach().cpu())
-        truth = np.asarray(result["label"][:1].cpu()) > 0
+        truth = np.asarray(result["label"][:1].cpu()) > 0.5
         case = json.loads(item["case"])
         pictures, titles = [overlay(image, truth)], [f"truth: {case['image']}"]
-        step = len(result["label"])
-        for k, kind in enumerate(self.kinds):
-            prediction = np.asarray(result["pred"][k * step : k * step + 1].cpu()) > 0
-            points, labels = (
-                np.asarray(item[key][k * step : k * step + 1].cpu()) for key in ("points", "point_labels")
-            )
-            pictures.append(overlay(image, prediction, points, labels))
-            titles.append(kind)
+        for kind in self.kinds:
+            if kind in item["prompts"]:
+                prediction = np.asarray(result["pred"]["masks"][kind][:1].cpu()) > 0
+                prompt = item["prompts"][kind]
+                pictures.append(
+                    overlay(image, prediction, *(np.asarray(prompt[key][:1]) for key in ("points", "labels")))
+                )
+                titles.append(kind)
         return panels(pictures, titles)

@@ -24,6 +24,7 @@ class PredictionSaver:
 
     Pictures (PNG, JPEG, TIFF, BMP) give a PNG, NIfTI gives NIfTI and NRRD gives NRRD with the same affine, DICOM gives
     NIfTI. A volume gets one overlay for each prompted slice, or of several only for those where something was found.
+    The JSON holds the prompts, and the time that the inferer noted in ``meta["seconds"]``, if it did.
 
     Args:
         output_dir: folder to write to.
@@ -47,6 +48,8 @@ class PredictionSaver:
         entries = json.loads(labels.meta["prompts"])
         overlays = self.save_overlays(image, labels, entries, name)
         report = {"image": str(source), "mask": mask_path.name, "overlays": overlays, "objects": entries}
+        if "seconds" in labels.meta:
+            report["seconds"] = labels.meta["seconds"]
         (self.output_dir / f"{name}_prediction.json").write_text(json.dumps(report, indent=2) + "\n")
 
     def save_mask(self, labels: MetaTensor, source: Path, name: str) -> Path:
@@ -75,7 +78,8 @@ class PredictionSaver:
             masks = np.stack([np.asarray(on_slice.cpu()).T == q + 1 for q in ids])  # (X, Y) -> (H, W)
             if len(slices) > 1 and not masks.any():
                 continue
-            prompts = [(e["points"], e["labels"]) for q in ids for e in entries if e["slice"] == k and e["object"] == q]
+            asked = [e for q in ids for e in entries if e["slice"] == k and e["object"] == q]
+            prompts = [(np.reshape(e["points"], (-1, 2)), e["labels"]) for e in asked]  # some were not asked for
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"
             upright = to_uint8(picture.as_tensor().cpu().transpose(1, 2))
             Image.fromarray(overlay(upright, masks, *pad_prompts(prompts))).save(self.output_dir / file)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report of an evaluation: metrics.json, metrics.csv with a row for each object, and a table in the log."""
+"""The report of an evaluation: metrics.json, metrics.csv, a picture of Dice by clicks, and a table in the log."""
 
-import csv
 import json
 import logging
 from pathlib import Path
@@ -10,15 +9,21 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
+from ..plots import plot_dice_by_clicks
+from ..reports import align, dice_by_clicks, format_table, list_rows, summarize, write_rows
+
 logger = logging.getLogger(__name__)
 
 
 class MetricsReport:
     """Write what an evaluator measured.
 
-    ``metrics.json`` holds flat names: the mean over objects as the metric is named (``dice/box``), and the mean over
-    images of each image's mean with ``_by_image`` behind the measure (``dice_by_image/box``). MONAI's MetricsSaver
-    writes a file for each metric and one row for each batch item, where this one has several objects.
+    ``metrics.json`` holds flat names: the mean over objects as the metric is named (``dice/box``), the mean over images
+    of each image's mean (``dice_by_image/box``), and means over sizes and classes (``dice/box/small``,
+    ``dice/box/nucleus``), null where nothing could be measured. ``metrics.csv`` has a row for each object and, where
+    all there is was asked for, for everything on a slice. ``dice_by_clicks.png`` is drawn where Dice was scored after
+    different numbers of clicks. MONAI's MetricsSaver writes a file for each metric and one row for each batch item,
+    where this one has several objects.
 
     Args:
         output_dir: folder to write to.
@@ -40,33 +45,16 @@ class MetricsReport:
         cases = [json.loads(case) for case in string_list_all_gather(self.cases)]
         if engine.state.rank > 0:
             return
-        rows = [(case["image"], case["slice"], name) for case in cases for name in case["objects"]]
-        details = {name: np.asarray(values.cpu()).reshape(-1) for name, values in engine.state.metric_details.items()}
-        details = {name: values for name, values in details.items() if len(values) == len(rows)}
-        report = {name: value for name, value in engine.state.metrics.items() if isinstance(value, (int, float))}
-        report.update({_by_image(name): _mean_by_image(rows, values) for name, values in details.items()})
-        report["objects"], report["images"] = len(rows), len({row[0] for row in rows})
+        rows = list_rows(cases)
+        details = {name: np.asarray(values.cpu(), float) for name, values in engine.state.metric_details.items()}
+        columns = align(details, rows)
+        report = summarize(engine.state.metrics, columns, rows)
 
         self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "metrics.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
-        with open(self.output_dir / "metrics.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "slice", "object", *details])
-            writer.writerows([*row, *(f"{v[i]:.6f}" for v in details.values())] for i, row in enumerate(rows))
-        width = max(map(len, report))
-        lines = [f"  {name:{width}}  {value:.4f}" if isinstance(value, float) else f"  {name:{width}}  {value}"
-                 for name, value in sorted(report.items())]  # fmt: skip
+        write_rows(self.output_dir / "metrics.csv", columns, rows)
+        clicks, curves = dice_by_clicks(report)
+        if len(clicks) > 1:
+            plot_dice_by_clicks(self.output_dir / "dice_by_clicks.png", clicks, curves)
+        lines = format_table(report, list(engine.state.metrics))
         logger.info("\n".join([f"wrote {self.output_dir}/metrics.json and metrics.csv:", *lines]))
-
-
-def _by_image(name: str) -> str:
-    measure, slash, prompt = name.partition("/")
-    return f"{measure}_by_image{slash}{prompt}"
-
-
-def _mean_by_image(rows: list[tuple], values: np.ndarray) -> float:
-    """Average each image's objects, then the images."""
-    images: dict[str, list[float]] = {}
-    for (image, _, _), value in zip(rows, values):
-        images.setdefault(image, []).append(float(value))
-    return float(np.mean([np.mean(scores) for scores in images.values()]))

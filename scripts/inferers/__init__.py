@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inferers that MONAI lacks."""
 
+from .everything import EverythingInferer
 from .prompted_slices import PromptedSliceInferer
 
-__all__ = ["PromptedSliceInferer"]
+__all__ = ["EverythingInferer", "PromptedSliceInferer"]

@@ -9,9 +9,8 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from ..prompts import align_prompts, pad_prompts
-
-NOTHING = -100.0  # logit where nothing was asked
+from ..crops import SmallObjects
+from .session import NOTHING, PromptSession
 
 
 class PromptedSliceInferer(Inferer):
@@ -19,16 +18,20 @@ class PromptedSliceInferer(Inferer):
 
     Prompts come with the image, in ``meta["prompts"]`` as written by :class:`scripts.transforms.RequestPromptsd`,
     since an inferer gets nothing but the image. This is the one place where inference turns from the readers' axes (x,
-    y) to the network's (rows, columns), and back. The network needs ``encode_image``, ``decode`` and ``upscale``.
+    y) to the network's (rows, columns), and back. Each slice is a :class:`scripts.inferers.session.PromptSession`.
 
     Args:
-        image_size: side of the network's image, for which points are aligned as :func:`scripts.prompts.align_prompts`
-            does; nothing leaves them as upstream takes them.
+        image_size: side of the network's image in pixels.
+        crop: what small objects are, for the closer look; nothing never crops.
+        class_count: how many classes each prompt asks for, of a network that was trained with a mask for each; nothing
+            asks for the prompted object alone.
     """
 
-    def __init__(self, image_size: int | None = None) -> None:
+    def __init__(self, image_size: int, crop: SmallObjects | None = None, class_count: int | None = None) -> None:
         super().__init__()
         self.image_size = image_size
+        self.crop = crop
+        self.class_count = class_count
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> MetaTensor:
         """Segment one image.
@@ -38,8 +41,8 @@ class PromptedSliceInferer(Inferer):
             network: an EfficientSAM.
 
         Returns:
-            (1, Q, X, Y[, Z]) logits, -100 on slices without a prompt, with the predicted IoU of each entry of the
-            prompts in ``meta["prompts"]``.
+            (1, Q, X, Y[, Z]) logits, or (1, Q * classes, X, Y[, Z]), -100 where nothing was asked, with the predicted
+            IoU of each entry of the prompts in ``meta["prompts"]`` (of classes, the first one's).
 
         Raises:
             ValueError: when several images come at once, or no prompts come with the image.
@@ -58,31 +61,23 @@ class PromptedSliceInferer(Inferer):
         if not is_volume:
             volume = volume.unsqueeze(-1)
 
-        objects = 1 + max(entry["object"] for entry in entries)
-        logits = torch.full((1, objects, *volume.shape[2:]), NOTHING, device=volume.device)
+        objects, classes = 1 + max(entry["object"] for entry in entries), self.class_count or 1
+        logits = torch.full((1, objects * classes, *volume.shape[2:]), NOTHING, device=volume.device)
         for k in sorted({entry["slice"] for entry in entries}):
             on_slice = [entry for entry in entries if entry["slice"] == k]
             masks, iou = self.segment(volume[..., k].transpose(2, 3), on_slice, network)  # (1, 3, X, Y) -> (1, 3, H, W)
-            for entry, mask, quality in zip(on_slice, masks, iou):
-                logits[0, entry["object"], ..., k] = mask.transpose(0, 1)  # (H, W) -> (X, Y)
-                entry["predicted_iou"] = round(float(quality), 4)
+            for index, entry in enumerate(on_slice):
+                first, asked = entry["object"] * classes, index * classes
+                logits[0, first : first + classes, ..., k] = masks[asked : asked + classes].transpose(1, 2)  # to (X, Y)
+                entry["predicted_iou"] = round(float(iou[asked]), 4)
         result = MetaTensor(logits if is_volume else logits.squeeze(-1), meta=dict(inputs.meta))
         result.is_batch = inputs.is_batch
         result.meta["prompts"] = [json.dumps(entries)] if collated else json.dumps(entries)
         return result
 
     def segment(self, image: Tensor, entries: list[dict], network: nn.Module) -> tuple[Tensor, Tensor]:
-        """Segment Q objects of one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q)."""
-        points, point_labels = pad_prompts([(entry["points"], entry["labels"]) for entry in entries])
-        size = (image.shape[2], image.shape[3])
-        if self.image_size is not None:
-            points = align_prompts(points, point_labels, size, self.image_size)
-        logits, iou = network.decode(
-            network.encode_image(image),
-            torch.from_numpy(points)[None].to(image.device),
-            torch.from_numpy(point_labels)[None].to(image.device),
-            size,
-        )
-        best = iou[0].argmax(1)  # (Q)
-        rows = torch.arange(len(best), device=best.device)
-        return network.upscale(logits[0, rows, best], size), iou[0, rows, best]
+        """Segment what is asked for on one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q)."""
+        classes = self.class_count or 1
+        prompts = [(entry["points"], entry["labels"]) for entry in entries for _ in range(classes)]
+        index = None if self.class_count is None else [1 + q % classes for q in range(len(prompts))]
+        return PromptSession(network, image, self.image_size, self.crop, mask_index=index).predict(prompts)

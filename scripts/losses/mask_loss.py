@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss of a promptable segmenter: masks of an ambiguous and of a clear prompt, and the predicted IoU."""
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,20 +18,28 @@ class PromptedMaskLoss(nn.Module):
     Args:
         mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceLoss.
         iou_weight: factor on the IoU part.
+        click_weight: factor on the cross-entropy of each mask at the clicks, so that a click changes what it points at.
+        class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q alone. Then an image
+            where nothing is labelled is padding, and a class that is not there shall have an empty mask.
     """
 
-    def __init__(self, mask_loss: nn.Module, iou_weight: float = 1.0) -> None:
+    def __init__(
+        self, mask_loss: nn.Module, iou_weight: float = 1.0, click_weight: float = 1.0, class_masks: bool = False
+    ) -> None:
         super().__init__()
         self.mask_loss = mask_loss
         self.iou_weight = iou_weight
+        self.click_weight = click_weight
+        self.class_masks = class_masks
 
-    def forward(self, prediction: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    def forward(self, prediction: tuple[Tensor, ...] | list[tuple[Tensor, ...]], target: Tensor) -> Tensor:
         """Compute the loss of a batch.
 
         Args:
             prediction: logits (B, Q, 4, h, w), which are resized to the target's grid, and predicted IoU (B, Q, 4), as
-                the network gives them in training.
-            target: (B, Q, H, W) binary masks.
+                the network gives them in training, and optionally points (B, Q, N, 2) in 0..1 of the image and their
+                labels (B, Q, N); or a list of these, one for each round, whose losses are averaged.
+            target: (B, Q, H, W) masks, binary or soft in 0..1.
 
         Returns:
             A scalar.
@@ -38,25 +47,54 @@ class PromptedMaskLoss(nn.Module):
         Raises:
             ValueError: when target and prediction are of different images or objects.
         """
-        logits, iou = prediction
+        if isinstance(prediction, list):
+            return torch.stack([self(one, target) for one in prediction]).mean()
+        logits, iou, *clicks = prediction
         if target.shape[:2] != logits.shape[:2]:
             raise ValueError(
                 f"prediction of {tuple(logits.shape[:2])} images and objects, target of {tuple(target.shape[:2])}"
             )
-        present = target.flatten(2).bool().any(2)  # (B, Q)
+        present = (target > 0.5).flatten(2).any(2)  # (B, Q)
+        if self.class_masks:
+            present = present.any(1, keepdim=True).expand_as(present)
+            classes = torch.arange(target.shape[1])
+            logits, iou = logits[:, classes, classes + 1].unsqueeze(2), iou[:, classes, classes + 1].unsqueeze(2)
         logits, iou, target = logits[present], iou[present], target[present]  # (N, 4, h, w), (N, 4), (N, H, W)
         if len(target) == 0:
             return (logits.sum() + iou.sum()) * 0.0
 
         logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
-        masks = target.unsqueeze(1).expand(logits.shape).to(logits.dtype)  # (N, 4, H, W)
+        masks = target.unsqueeze(1).expand(logits.shape).to(logits.dtype)  # (N, 4 or 1, H, W)
         losses = self.mask_loss(logits.flatten(0, 1).unsqueeze(1), masks.flatten(0, 1).unsqueeze(1))
-        losses = losses.flatten(1).mean(1).unflatten(0, (len(target), logits.shape[1]))  # (N, 4)
+        losses = losses.flatten(1).mean(1).unflatten(0, (len(target), logits.shape[1]))  # (N, 4 or 1)
+        if clicks:
+            losses = losses + self.click_weight * click_loss(logits, *(each[present] for each in clicks))
         iou_error = F.mse_loss(iou.float(), mask_iou(logits.detach(), masks))
+        if self.class_masks:
+            return losses.mean() + self.iou_weight * iou_error
         return losses[:, 0].mean() + losses[:, 1:].amin(1).mean() + self.iou_weight * iou_error
 
 
+def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor) -> Tensor:
+    """Give the mean cross-entropy of each mask at its object's clicks.
+
+    Args:
+        logits: (N, M, H, W).
+        points: (N, P, 2), (x, y) in 0..1 of the image.
+        point_labels: (N, P): 1 foreground, 0 background; others are no clicks.
+
+    Returns:
+        (N, M); 0 for an object without a click.
+    """
+    at_points = F.grid_sample(logits, (2 * points - 1).unsqueeze(2), align_corners=False).squeeze(3)  # (N, M, P)
+    is_click = ((point_labels == 0) | (point_labels == 1)).unsqueeze(1).to(logits)  # (N, 1, P)
+    wanted = (point_labels == 1).unsqueeze(1).to(logits).expand_as(at_points)
+    losses = F.binary_cross_entropy_with_logits(at_points, wanted, reduction="none") * is_click
+    return losses.sum(2) / is_click.sum(2).clamp(min=1)
+
+
 def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Give the IoU of thresholded logits and masks, both (..., H, W), as (...)."""
+    """Give the IoU of thresholded logits and masks, both (..., H, W), as (...); 1 where both are empty."""
     predicted, true = (logits > 0).flatten(-2), (masks > 0.5).flatten(-2)
-    return (predicted & true).sum(-1) / (predicted | true).sum(-1).clamp(min=1)
+    union = (predicted | true).sum(-1)
+    return torch.where(union > 0, (predicted & true).sum(-1) / union.clamp(min=1), 1.0)

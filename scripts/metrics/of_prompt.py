@@ -1,33 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions and targets of one kind of prompt, object by object, for MONAI's metric handlers."""
+"""Predictions and targets of one kind of prompt, object by object, for MONAI's metrics."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from monai.handlers import IgniteMetricHandler
 from torch import Tensor
 
 
-class OfPrompt:
-    """Pick one kind of prompt from an evaluator's output.
+class ObjectMetric(IgniteMetricHandler):
+    """MONAI's metric handler for images some of which, or all, have nothing to score: that gives NaN.
 
-    In validation, one image is asked for each of its Q objects by each of K kinds of prompt, in one pass: the
-    prediction is (K * Q, H, W) and the label (Q, H, W). A metric gets one kind, each object as a case of its own.
-
-    Args:
-        kind: name of the kind of prompt.
-        kinds: all kinds, in the order in which they were asked.
-        key: of the prediction.
+    In validation, the item of everything on an image is asked for by other prompts than its objects are.
     """
 
-    def __init__(self, kind: str, kinds: Sequence[str], key: str = "pred") -> None:
-        self.index = list(kinds).index(kind)
-        self.count = len(kinds)
-        self.key = key
+    def update(self, output: Sequence[Any]) -> None:
+        if len(output[0]):
+            super().update(output)
 
-    def __call__(self, output: Sequence[Mapping[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-        """Turn a decollated batch into lists of (1, H, W) predictions and labels."""
-        predictions, labels = [], []
+    def compute(self) -> Any:
+        return math.nan if self.metric_fn.get_buffer() is None else super().compute()
+
+
+class OfPrompt:
+    """Pick one kind of prompt from the output of an evaluator that runs :class:`scripts.engines.SimulatedUser`.
+
+    Args:
+        kind: of prompt, such as ``"click_1"``.
+        probability: give the sigmoid of the logits, and the label as it is, instead of both as binary masks.
+    """
+
+    def __init__(self, kind: str, probability: bool = False) -> None:
+        self.kind = kind
+        self.probability = probability
+
+    def __call__(self, output: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Turn a decollated batch into lists of (1, H, W) predictions and labels, one for each object."""
+        predictions: list[Tensor] = []
+        labels: list[Tensor] = []
         for item in output:
-            of_kinds = item[self.key].unflatten(0, (self.count, -1))  # (K * Q, H, W) -> (K, Q, H, W)
-            predictions += list(of_kinds[self.index].unsqueeze(1))
-            labels += list(item["label"].unsqueeze(1))
+            logits = item["pred"]["masks"].get(self.kind)
+            if logits is not None:  # (Q, H, W)
+                predictions += (logits.sigmoid() if self.probability else (logits > 0).float()).unsqueeze(1)
+                labels += (item["label"].float() if self.probability else (item["label"] > 0.5).float()).unsqueeze(1)
         return predictions, labels

@@ -42,7 +42,7 @@ class Adapter(nn.Module):
 
 
 def add_adapters(
-    network: EfficientSAM, ratio: float = 0.25, scale: float = 0.5, train: Sequence[str] = ()
+    network: EfficientSAM, ratio: float = 0.25, scale: float = 0.5, decoder: bool = False, train: Sequence[str] = ()
 ) -> EfficientSAM:
     """Add an adapter after the attention and one beside the MLP of every encoder block, and freeze the rest.
 
@@ -50,6 +50,8 @@ def add_adapters(
         network: changed in place.
         ratio: bottleneck width as a share of the token width.
         scale: factor on the MLP adapter's output (the paper's s); the space adapter has none.
+        decoder: also add three to each block of the mask decoder, after its cross-attentions and beside its MLP,
+            without which it learns little about background clicks and masks, that it has never seen.
         train: further parts to train beside the adapters, as in :func:`train_only`.
 
     Returns:
@@ -65,6 +67,11 @@ def add_adapters(
         weight = block.norm1.weight
         block.space_adapter = Adapter(len(weight), ratio).to(weight)
         block.mlp_adapter = Adapter(len(weight), ratio, scale).to(weight)
+    for layer in network.mask_decoder.transformer.layers if decoder else []:
+        weight = layer.norm1.weight
+        layer.token_adapter = Adapter(len(weight), ratio).to(weight)
+        layer.mlp_adapter = Adapter(len(weight), ratio, scale).to(weight)
+        layer.image_adapter = Adapter(len(weight), ratio).to(weight)
     return network
 
 

@@ -67,19 +67,33 @@ class EfficientSAM(nn.Module):
         return self.image_encoder(self.preprocess(image))
 
     def decode_all(
-        self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int]
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Optional[Tensor] = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode all four masks of each object: logits (B, Q, 4, 4T, 4T) and IoU (B, Q, 4), mask 0 first."""
-        _check_prompts(embeddings, points, point_labels)
+        _check_prompts(embeddings, points, point_labels, mask_prompt)
         batch, queries = points.shape[0], points.shape[1]
-        tokens = self.prompt_encoder(points.flatten(0, 1), point_labels.flatten(0, 1), size)  # (B*Q, N, 256)
-        embeddings = embeddings.repeat_interleave(queries, dim=0)  # (B, 256, T, T) -> (B*Q, 256, T, T)
+        points, point_labels = points.flatten(0, 1), point_labels.flatten(0, 1)
+        tokens = self.prompt_encoder(points, point_labels, size)  # (B*Q, N, 256)
+        masks = None if mask_prompt is None else mask_prompt.flatten(0, 1)
+        dense = self.prompt_encoder.embed_mask(masks, points, point_labels, size)
+        embeddings = embeddings.repeat_interleave(queries, dim=0) + dense  # (B, 256, T, T) -> (B*Q, 256, T, T)
         logits, iou = self.mask_decoder(embeddings, self.prompt_encoder.dense_pe(), tokens)
         return logits.unflatten(0, (batch, queries)), iou.unflatten(0, (batch, queries))
 
     @torch.jit.export
     def decode(
-        self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int], multimask: bool = True
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Optional[Tensor] = None,
+        multimask: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Decode masks from embeddings: the cheap half, once per click.
 
@@ -89,6 +103,7 @@ class EfficientSAM(nn.Module):
             point_labels: (B, Q, N) integers: -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and
                 bottom-right corner.
             size: (H, W) of the image that the points are pixels of.
+            mask_prompt: (B, Q, 1, 4T, 4T) low-resolution logits of the round before, which these points correct.
             multimask: three masks for an ambiguous prompt, else the one for a clear prompt.
 
         Returns:
@@ -97,10 +112,36 @@ class EfficientSAM(nn.Module):
         Raises:
             ValueError: when points, labels and embeddings do not fit each other.
         """
-        logits, iou = self.decode_all(embeddings, points, point_labels, size)
+        logits, iou = self.decode_all(embeddings, points, point_labels, size, mask_prompt)
         if multimask:
             return logits[:, :, 1:], iou[:, :, 1:]
         return logits[:, :, :1], iou[:, :, :1]
+
+    @torch.jit.export
+    def decode_best(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Optional[Tensor] = None,
+        mask_index: Optional[Tensor] = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode one mask of each object: of all four, the one that the network believes to be best.
+
+        Args:
+            embeddings: as in :meth:`decode`, and so the rest.
+            mask_index: (B, Q) integers, which of the four masks to give instead, where each has a meaning of its own.
+
+        Returns:
+            Low-resolution logits (B, Q, 1, 4T, 4T), which serve as the next round's ``mask_prompt``, and predicted IoU
+            (B, Q).
+        """
+        logits, iou = self.decode_all(embeddings, points, point_labels, size, mask_prompt)
+        index = iou.argmax(dim=2) if mask_index is None else mask_index  # (B, Q)
+        quality = iou.gather(2, index.unsqueeze(2)).squeeze(2)
+        index = index[:, :, None, None, None].expand(-1, -1, 1, logits.shape[-2], logits.shape[-1])
+        return logits.gather(2, index), quality
 
     @torch.jit.export
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -121,7 +162,7 @@ class EfficientSAM(nn.Module):
             point_labels: (B, Q, N) or (B, N): -1 padding, 0 background, 1 foreground, 2 and 3 a box's corners.
 
         Returns:
-            In evaluation, logits (B, Q, H, W) of the mask with the best predicted IoU among the three. In training,
+            In evaluation, logits (B, Q, H, W) of the mask with the best predicted IoU among all four. In training,
             what the loss needs: low-resolution logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, mask
             0 first.
 
@@ -139,12 +180,10 @@ class EfficientSAM(nn.Module):
             point_labels = torch.tensor([2, 3], device=image.device).expand(image.shape[0], 1, 2)
         if points.dim() == 3:
             points, point_labels = points.unsqueeze(1), point_labels.unsqueeze(1)
-        logits, iou = self.decode_all(self.encode_image(image), points, point_labels, size)
+        embeddings = self.encode_image(image)
         if self.training:
-            return logits, iou
-        best = iou[:, :, 1:].argmax(dim=2) + 1  # (B, Q)
-        best = best[:, :, None, None, None].expand(-1, -1, 1, logits.shape[-2], logits.shape[-1])
-        return self.upscale(logits.gather(2, best).squeeze(2), size)
+            return self.decode_all(embeddings, points, point_labels, size)
+        return self.upscale(self.decode_best(embeddings, points, point_labels, size, None, None)[0].squeeze(2), size)
 
 
 def _init_linear(module: nn.Module) -> None:
@@ -154,7 +193,9 @@ def _init_linear(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _check_prompts(embeddings: Tensor, points: Tensor, point_labels: Tensor) -> None:
+def _check_prompts(
+    embeddings: Tensor, points: Tensor, point_labels: Tensor, mask_prompt: Optional[Tensor] = None
+) -> None:
     """Refuse prompts that would be broadcast or repeated to something that nobody asked for."""
     if points.dim() != 4 or points.shape[3] != 2 or points.shape[:3] != point_labels.shape:
         raise ValueError(
@@ -162,6 +203,11 @@ def _check_prompts(embeddings: Tensor, points: Tensor, point_labels: Tensor) -> 
         )
     if points.shape[0] != embeddings.shape[0]:
         raise ValueError(f"there are {embeddings.shape[0]} images but prompts for {points.shape[0]}")
+    if mask_prompt is not None:
+        side = 4 * embeddings.shape[3]
+        expected = [points.shape[0], points.shape[1], 1, side, side]
+        if list(mask_prompt.shape) != expected:
+            raise ValueError(f"mask_prompt holds low-resolution logits {expected}, got {list(mask_prompt.shape)}")
 
 
 def _note_image_size(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:

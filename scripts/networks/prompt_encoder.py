@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prompt encoder of EfficientSAM (Xiong et al., 2023), after SAM's (Kirillov et al., 2023)."""
+"""The prompt encoder of EfficientSAM (Xiong et al., 2023), after SAM's (Kirillov et al., 2023).
+
+Upstream has no embedding for a background click and takes no mask. Both are added here after SAM (appendix A, prompt
+encoder), and start at zero: until they are trained, the outputs are upstream's.
+"""
 
 import math
+from typing import Optional  # TorchScript reads Optional, not the bar of PEP 604, in signatures
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .image_encoder import ComputedOnce
+from .image_encoder import ComputedOnce, LayerNorm2d
 
 NUM_SLOTS = 6  # upstream pads or cuts every prompt to six points, and the padding takes part in attention
 
@@ -30,9 +35,7 @@ class PositionEmbeddingRandom(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Turn points and boxes into tokens.
-
-    A background point (label 0) is a bare positional code here: upstream has no embedding for it.
+    """Turn points and boxes into tokens, and the mask of the round before into a dense embedding.
 
     Args:
         image_size: side S of the network's image in pixels.
@@ -45,11 +48,27 @@ class PromptEncoder(nn.Module):
         self.image_size = image_size
         self.grid = grid
         self.num_slots = NUM_SLOTS
+        self.logit_limit = 32.0  # of a mask prompt, as in SAM 2 (Ravi et al., 2024)
+        self.click_radius = 1.5  # of the disc that a click draws on a mask prompt, in its cells
         self.pe_layer = PositionEmbeddingRandom(dim // 2)
         self.invalid_points = nn.Embedding(1, dim)
         self.point_embeddings = nn.Embedding(1, dim)
         self.bbox_top_left_embeddings = nn.Embedding(1, dim)
         self.bbox_bottom_right_embeddings = nn.Embedding(1, dim)
+        self.background_embeddings = nn.Embedding(1, dim)
+        self.no_mask_embed = nn.Embedding(1, dim)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, 4, kernel_size=2, stride=2),
+            LayerNorm2d(4),
+            nn.GELU(),
+            nn.Conv2d(4, 16, kernel_size=2, stride=2),
+            LayerNorm2d(16),
+            nn.GELU(),
+            nn.Conv2d(16, dim, kernel_size=1),
+        )
+        last = self.mask_downscaling[-1]
+        for parameter in (self.background_embeddings.weight, self.no_mask_embed.weight, last.weight, last.bias):
+            nn.init.zeros_(parameter)
         self.encoded_once = ComputedOnce()
 
     def forward(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -71,6 +90,7 @@ class PromptEncoder(nn.Module):
         tokens = self.pe_layer((points + 0.5) / self.image_size)  # (B, N, dim); half a pixel of the network's image
         label = point_labels.unsqueeze(-1)
         tokens = tokens + self.invalid_points.weight * (label == -1)
+        tokens = tokens + self.background_embeddings.weight * (label == 0)
         tokens = tokens + self.point_embeddings.weight * (label == 1)
         tokens = tokens + self.bbox_top_left_embeddings.weight * (label == 2)
         return tokens + self.bbox_bottom_right_embeddings.weight * (label == 3)
@@ -81,6 +101,45 @@ class PromptEncoder(nn.Module):
         y = points[..., 1] * (self.image_size / size[0])
         points = torch.stack([x, y], dim=-1)
         return torch.where(points >= 0, points, torch.full_like(points, -1.0))
+
+    def embed_mask(
+        self, mask_prompt: Optional[Tensor], points: Tensor, point_labels: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Encode the mask of the round before, to be added to the image embedding.
+
+        The clicks are drawn on it as discs, as interactive segmentation has long done (Xu et al., 2016; Sofiiuk et al.,
+        2021): a place is learned far sooner from a picture of it than from its code.
+
+        Args:
+            mask_prompt: (B, 1, 4T, 4T) logits, or None where there was no round before.
+            points: (B, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, N) integers.
+            size: (H, W) of the image that the points lie on.
+
+        Returns:
+            (B, dim, T, T), or (1, dim, 1, 1) for None.
+        """
+        if mask_prompt is None:
+            return self.no_mask_embed.weight[:, :, None, None]
+        limit = self.logit_limit
+        drawn = self.draw_clicks(self.rescale(points, size), point_labels, mask_prompt.shape[-1])
+        logits = torch.where(drawn == 0, mask_prompt.clamp(-limit, limit), limit * drawn.sign())
+        return self.mask_downscaling(logits.to(mask_prompt.dtype))
+
+    def draw_clicks(self, points: Tensor, point_labels: Tensor, side: int) -> Tensor:
+        """Count clicks near each cell of a (side, side) mask, background ones as -1: (B, 1, side, side).
+
+        Args:
+            points: (B, N, 2), (x, y) in pixels of the network's image.
+            point_labels: (B, N) integers.
+            side: of the mask.
+        """
+        cells = torch.arange(side, device=points.device) + 0.5
+        middle = ((points + 0.5) * (side / self.image_size)).unsqueeze(3)  # (B, N, 2, 1)
+        distance = (cells - middle) ** 2  # (B, N, 2, side)
+        near = distance[:, :, 1].unsqueeze(3) + distance[:, :, 0].unsqueeze(2) <= self.click_radius**2
+        sign = (point_labels == 1).int() - (point_labels == 0).int()  # (B, N)
+        return (near * sign[:, :, None, None]).sum(1, keepdim=True)
 
     def dense_pe(self) -> Tensor:
         """Give the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""

@@ -12,7 +12,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..errors import InputError
-from .adapters import is_adapter
 from .efficient_sam import BACKBONES, EfficientSAM
 
 logger = logging.getLogger(__name__)
@@ -25,6 +24,14 @@ MSA_NAMES = (  # names of Medical-SAM-Adapter -> names here
     (re.compile(r"\.MLP_Adapter\.D_fc1\."), ".mlp_adapter.down."),
     (re.compile(r"\.MLP_Adapter\.D_fc2\."), ".mlp_adapter.up."),
 )
+ADDED_PARTS = {  # what upstream has not: the parameters' names, and which of them are zero until the part is trained
+    "adapters": (re.compile(r"^image_encoder\..*_adapter\."), re.compile(r"\.up\.weight$")),
+    "decoder adapters": (re.compile(r"^mask_decoder\..*_adapter\."), re.compile(r"\.up\.weight$")),
+    "background clicks and mask feedback": (
+        re.compile(r"^prompt_encoder\.(background_embeddings|mask_downscaling|no_mask_embed)\."),
+        re.compile(r"(_embeddings|_embed)\.weight$|mask_downscaling\.6\."),
+    ),
+}
 RELATIVE_POSITION = re.compile(r"\.attn\.rel_[hw]$")
 
 
@@ -59,7 +66,7 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
 
     Raises:
         InputError: when the file is missing, unreadable, of another backbone or model, or does not fit exactly. Only
-            adapters may be missing, all of them at once: they start at zero, which changes nothing.
+            what upstream has not may be missing, a whole part at a time: it starts at zero, which changes nothing.
     """
     if str(path) == "none":
         logger.warning("no pretrained weights: the network starts from random numbers")
@@ -77,13 +84,15 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     own = network.state_dict()
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
-    if missing and all(is_adapter(k) for k in missing) and not any(is_adapter(k) for k in state):
-        if any(own[k].any() for k in missing if k.endswith(".up.weight")):
-            raise InputError(f"{path} holds no adapters but the network's are trained: load it into a new network")
-        notes.append(f"{len(missing)} adapter tensors are not in it and start at zero")
-        missing = []
-    if unexpected and all(is_adapter(k) for k in unexpected) and not any(is_adapter(k) for k in own):
-        raise InputError(f"{path} holds adapters but the network has none: add adapters to the network before loading")
+    for part, (names, zero) in ADDED_PARTS.items():
+        held, built = ([k for k in keys if names.search(k)] for keys in (state, own))
+        if built and not held:
+            if any(own[k].any() for k in built if zero.search(k)):
+                raise InputError(f"{path} has no {part} but the network's are trained: load it into a new network")
+            notes.append(f"{len(built)} tensors of {part} are not in it and start at zero")
+            missing = [k for k in missing if k not in built]
+        elif held and not built:
+            raise InputError(f"{path} holds {part} but the network has none: add {part} to the network before loading")
     if missing or unexpected:
         raise InputError(
             f"{path} does not fit the network: {_listing('missing', missing)}, {_listing('unexpected', unexpected)}; "

@@ -3,8 +3,18 @@
 
 from ..data.reading import LoadFiled, ToRGBd
 from .label_map import LabelMapd
-from .objects import SelectObjectsd
+from .objects import ObjectMasksd, RandObjectMasksd, UprightSliced
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import CasePromptsd, RandPromptsd
 
-__all__ = ["CasePromptsd", "LabelMapd", "LoadFiled", "RandPromptsd", "RequestPromptsd", "SelectObjectsd", "ToRGBd"]
+__all__ = [
+    "CasePromptsd",
+    "LabelMapd",
+    "LoadFiled",
+    "ObjectMasksd",
+    "RandObjectMasksd",
+    "RandPromptsd",
+    "RequestPromptsd",
+    "ToRGBd",
+    "UprightSliced",
+]

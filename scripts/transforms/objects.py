@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image and its label to one slice, upright, with one binary mask for each object asked for."""
+"""From an image and its label to one slice, upright, with one mask for each object asked for."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from monai.transforms import Transform, Transpose
+from monai.transforms import Randomizable, Transform, Transpose
+from torch import Tensor
 
+from ..crops import SmallObjects, mask_box
 from ..data.reading import label_values
 
 
-class SelectObjectsd(Transform):
-    """Take the slice and the objects that an item of :class:`scripts.data.ObjectDataset` names.
+class UprightSliced(Transform):
+    """Take the slice that an item of :class:`scripts.data.ObjectDataset` names.
 
     This is the one place where training data turn from the readers' axes (x, y) to the network's (rows, columns).
 
     Args:
-        image_key: (3, X, Y[, Z]) in, (3, H, W) out.
-        label_key: (C, X, Y[, Z]) ids in, (Q, H, W) uint8 masks out, one for each entry of ``data["objects"]``.
+        image_key: (C, X, Y[, Z]) in, (C, H, W) out.
+        label_key: (C, X, Y[, Z]) ids in, (1, H, W) int32 out; or soft masks of C classes, which stay (C, H, W).
     """
 
     def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
@@ -27,11 +30,111 @@ class SelectObjectsd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
-        objects = data.pop("objects")  # lists of differing lengths do not collate
         image, label = data[self.image_key], label_values(data[self.label_key])
         # each may be a volume: a DICOM file has one slice, and its label may be a picture
         image, label = (array[..., data["slice"]] if array.ndim == 4 else array for array in (image, label))
-        label = torch.cat([torch.isin(label, torch.tensor(ids)) for ids in objects]).to(torch.uint8)  # (Q, X, Y)
         data[self.image_key] = self.upright(image)
         data[self.label_key] = self.upright(label)
         return data
+
+
+def object_mask(label: Tensor, ids: Sequence[int]) -> Tensor:
+    """Give the (H, W) mask of an object.
+
+    Args:
+        label: (1, H, W) ids, or (C, H, W) soft masks of which id i is the i-th.
+        ids: that make up the object.
+
+    Returns:
+        uint8 of ids, float32 in 0..1 of soft masks.
+    """
+    if label.is_floating_point():
+        return label[[i - 1 for i in ids]].amax(0)
+    return torch.isin(label[0], torch.tensor(ids, dtype=label.dtype)).to(torch.uint8)
+
+
+class ObjectMasksd(Transform):
+    """Give each object of an item its mask.
+
+    Args:
+        label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W), one mask for each of ``data["objects"]``.
+    """
+
+    def __init__(self, label_key: str = "label") -> None:
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        data = dict(data)
+        label, objects = data[self.label_key], data.pop("objects")  # lists of differing lengths do not collate
+        data[self.label_key] = torch.stack([object_mask(label, ids) for ids in objects])
+        return data
+
+
+class RandObjectMasksd(Randomizable, Transform):
+    """Choose what to ask for at this visit: some objects, now and then on a crop around a small one, or all at once.
+
+    Args:
+        count: objects asked for at most.
+        whole_prob: probability of asking for everything that is labelled as one object, by no prompt but the whole
+            image; ``data["whole"]`` says so to :class:`scripts.transforms.RandPromptsd`.
+        crop: what small objects are, and how they are cropped; nothing never crops.
+        crop_prob: probability that a small object is seen on a crop.
+        together: ask for all objects of an item at once, in their order; a crop is around all of them.
+        image_key: (3, H, W), cropped together with the label.
+        label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W) with 1 <= Q <= count.
+    """
+
+    CONTEXTS = (0.6, 1.6)  # a crop at prediction follows a mask that may be too small or too large
+
+    def __init__(
+        self,
+        count: int = 1,
+        whole_prob: float = 0.0,
+        crop: SmallObjects | None = None,
+        crop_prob: float = 0.5,
+        together: bool = False,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        self.count = count
+        self.whole_prob = whole_prob
+        self.crop = crop
+        self.crop_prob = crop_prob
+        self.together = together
+        self.image_key = image_key
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        data = dict(data)
+        objects = data.pop("objects")
+        label = data[self.label_key]
+        data["whole"] = bool(self.R.rand() < self.whole_prob)
+        everything = sorted({i for ids in objects for i in ids})
+        if data["whole"] and not self.together:
+            data[self.label_key] = object_mask(label, everything)[None]
+            return data
+
+        first = everything if self.together else objects[self.R.randint(len(objects))]
+        window = None if data["whole"] else self.choose_crop(np.asarray(object_mask(label, first)) > 0.5)
+        if window is not None:
+            x0, y0, x1, y1 = window
+            data[self.image_key] = data[self.image_key][:, y0:y1, x0:x1]
+            label = label[:, y0:y1, x0:x1]
+        masks = [object_mask(label, ids) for ids in (objects if self.together else [first])]
+        for index in [] if self.together else self.R.permutation(len(objects)):
+            if len(masks) == self.count:
+                break
+            mask = object_mask(label, objects[index])
+            if objects[index] is not first and (mask > 0.5).any():
+                masks.append(mask)
+        data[self.label_key] = torch.stack(masks)
+        return data
+
+    def choose_crop(self, mask: np.ndarray) -> tuple[int, int, int, int] | None:
+        """Choose a crop around a (H, W) mask, off its middle by up to a quarter of the object, or none."""
+        box = mask_box(mask)
+        if self.crop is None or box is None or self.R.rand() >= self.crop_prob:
+            return None
+        shift = self.R.uniform(-0.25, 0.25, 2) * (box[2] - box[0] + 1, box[3] - box[1] + 1)
+        moved = tuple(np.array(box) + np.tile(shift, 2))
+        return self.crop(moved, mask.shape, self.crop.context * self.R.uniform(*self.CONTEXTS))

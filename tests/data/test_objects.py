@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from scripts.data import ObjectDataset
+from scripts.data import ObjectDataset, objects
+from scripts.data.objects import WHOLE
 from scripts.data.reading import LoadFiled
 from scripts.errors import InputError
 from tests.files import write_dicom, write_nifti, write_picture
@@ -61,9 +62,16 @@ def test_each_id_of_each_label_is_an_item(tmp_path, listed):
     assert found(items) == [("a.png", 0, [[1]]), ("a.png", 0, [[3]]), ("b.png", 0, [[255]])]
 
 
-def test_case_names_the_image_the_slice_and_the_objects(tmp_path, listed):
-    items = listed([pair(tmp_path, "a", label_with(3))])
-    assert json.loads(items[0]["case"]) == {"image": "a.png", "slice": 0, "objects": ["3"]}
+def test_case_names_the_image_the_slice_the_objects_and_their_areas(tmp_path, listed):
+    label = label_with(3, 7)
+    label[5, 4:9] = 7
+    (item,) = listed([pair(tmp_path, "a", label)], objects_per_item=None)
+    assert json.loads(item["case"]) == {"image": "a.png", "slice": 0, "objects": ["3", "7"], "areas": [2, 7]}
+
+
+def test_area_of_a_class_is_that_of_all_its_ids_on_the_slice(tmp_path, listed):
+    items = listed([pair(tmp_path, "a", label_with(1, 2, 5))], classes={"cell": [1, 2, 9], "nucleus": [2]})
+    assert [json.loads(item["case"])["areas"] for item in items] == [[4], [2]]
 
 
 def test_volume_has_items_for_each_slice_that_holds_an_object(tmp_path, listed):
@@ -92,19 +100,60 @@ def test_classes_name_sets_of_ids_and_may_hold_each_other(tmp_path, listed):
     assert [json.loads(item["case"])["objects"] for item in items] == [["cell"], ["nucleus"], ["cell"]]
 
 
-@pytest.mark.parametrize(("per_item", "groups"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (16, [5])])
+@pytest.mark.parametrize(("per_item", "groups"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (16, [5]), (None, [5])])
 def test_objects_of_one_slice_share_items_up_to_a_number(tmp_path, listed, per_item, groups):
     items = listed([pair(tmp_path, "a", label_with(1, 2, 3, 4, 5))], objects_per_item=per_item)
     assert [len(item["objects"]) for item in items] == groups
-    assert [len(json.loads(item["case"])["objects"]) for item in items] == groups
+    for key in ("objects", "areas"):
+        assert [len(json.loads(item["case"])[key]) for item in items] == groups
     assert [i for item in items for ids in item["objects"] for i in ids] == [1, 2, 3, 4, 5]
 
 
-def test_objects_of_different_slices_never_share_an_item(tmp_path, listed):
+@pytest.mark.parametrize("per_item", [16, None])
+def test_objects_of_different_slices_never_share_an_item(tmp_path, listed, per_item):
     label = np.zeros((WIDTH, HEIGHT, 2), np.uint8)
     label[2, 3, 0], label[4, 5, 1] = 1, 1
-    items = listed([volume_pair(tmp_path, "liver", label)], objects_per_item=16)
+    items = listed([volume_pair(tmp_path, "liver", label)], objects_per_item=per_item)
     assert [(item["slice"], item["objects"]) for item in items] == [(0, [[1]]), (1, [[1]])]
+
+
+@pytest.mark.parametrize("per_item", [1, None])
+def test_everything_on_a_slice_is_one_more_item(tmp_path, listed, per_item):
+    label = np.zeros((WIDTH, HEIGHT, 3), np.uint8)
+    label[2, 3, 0], label[4, 5, 0], label[6, 1, 2] = 1, 2, 2
+    items = listed([volume_pair(tmp_path, "liver", label)], objects_per_item=per_item, whole=True)
+    whole = [item for item in items if json.loads(item["case"])["objects"] == [WHOLE]]
+    assert [(item["slice"], item["objects"]) for item in whole] == [(0, [[1, 2]]), (2, [[2]])]
+    assert [json.loads(item["case"])["areas"] for item in whole] == [[2], [1]]
+    others = [item for item in items if item not in whole]
+    assert others == listed([volume_pair(tmp_path, "liver", label)], objects_per_item=per_item)
+
+
+def test_everything_is_what_the_classes_name_and_no_more(tmp_path, listed):
+    data = [pair(tmp_path, "a", label_with(1, 2, 5)), pair(tmp_path, "b", label_with(5))]
+    items = listed(data, classes={"cell": [1, 2], "nucleus": [2]}, objects_per_item=None, whole=True)
+    assert found(items) == [("a.png", 0, [[1, 2], [2]]), ("a.png", 0, [[1, 2]])]
+    assert json.loads(items[1]["case"])["areas"] == [4]
+
+
+def test_classes_asked_for_together_are_all_in_every_item(tmp_path, listed):
+    classes = {"cell": [1, 2], "nucleus": [2]}
+    items = listed([pair(tmp_path, "a", label_with(1))], classes=classes, objects_per_item=None, together=True)
+    assert found(items) == [("a.png", 0, [[1, 2], [2]])]
+    assert json.loads(items[0]["case"])["areas"] == [2, 0]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_mean_diameter_is_that_of_a_disc_as_large_as_the_mean_object(tmp_path, whole):
+    first, second = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    first[:3, :5], second[:2, :2], second[4, 4:7] = 1, 1, 2  # 15, 4 and 3 pixels
+    data = [pair(tmp_path, "a", first), pair(tmp_path, "b", second)]
+    dataset = ObjectDataset(data, lambda item: item, objects_per_item=2, whole=whole, cache_dir=str(tmp_path / "cache"))
+    assert np.pi * (dataset.mean_diameter() / 2) ** 2 == pytest.approx(22 / 3)
+
+
+def test_mean_diameter_of_no_objects_is_none_at_all(tmp_path):
+    assert ObjectDataset([], lambda item: item, cache_dir=str(tmp_path)).mean_diameter() == 0
 
 
 # --- pairs that cannot be used
@@ -215,7 +264,28 @@ def test_second_data_set_of_the_same_files_reads_none_again(tmp_path, listed, re
     assert reads == []
 
 
-@pytest.mark.parametrize("options", [{"classes": {"cell": [1, 2]}}, {"objects_per_item": 2}])
+def test_index_that_another_version_wrote_is_not_read(tmp_path, listed, reads, monkeypatch):
+    data = [pair(tmp_path, "a", label_with(1, 2))]
+    monkeypatch.setattr(objects, "INDEX_VERSION", objects.INDEX_VERSION - 1)
+    first = listed(data)
+    (old,) = (tmp_path / "cache" / "objects").iterdir()
+    old.write_text("[]")
+    monkeypatch.undo()
+    assert listed(data) == first
+
+
+def test_index_is_kept_whole_or_not_at_all(tmp_path, listed):
+    listed([pair(tmp_path, "a", label_with(1, 2))])
+    (index,) = (tmp_path / "cache" / "objects").iterdir()
+    assert index.suffix == ".json"
+    assert json.loads(index.read_text()) == [[[0, [[1, 2], [2, 2]]]]]  # of each pair's slices, the pixels of each id
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"classes": {"cell": [1, 2]}}, {"objects_per_item": 2}, {"objects_per_item": None}],
+    ids=["classes", "two-per-item", "no-limit"],
+)
 def test_index_serves_other_settings(tmp_path, listed, reads, options):
     data = [pair(tmp_path, "a", label_with(1, 2))]
     listed(data)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 
+from tests.data.fundus import make_refuge
 from tests.files import write_nifti, write_picture
 
 SIZE = 64
@@ -72,4 +73,9 @@ def make_decathlon(root, count=3):
     return root
 
 
-LAYOUTS = {"folder": make_folder, "isic": make_isic, "decathlon": make_decathlon}  # by the name of their config
+LAYOUTS = {
+    "folder": make_folder,
+    "isic": make_isic,
+    "decathlon": make_decathlon,
+    "refuge": make_refuge,
+}  # by the name of their config

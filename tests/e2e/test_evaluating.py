@@ -3,6 +3,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from tests.e2e.logs import read_log
 
 pytestmark = pytest.mark.slow
 
-MEASURES = ["dice/click_1", "iou/click_1", "dice/box", "iou/box", "dice/box_jittered"]
+MEASURES = [
+    *(
+        f"dice/{kind}"
+        for kind in ("click_1", "click_3", "click_5", "click_10", "box", "box_jittered_5", "box_jittered_10")
+    ),
+    *("dice_floor/click_1", "dice_floor/box", "iou/click_1", "iou/box", "iou_error/click_1", "iou_error/box"),
+]
 
 
 def read_report(folder):
@@ -23,13 +30,20 @@ def read_report(folder):
 
 def test_the_report_has_a_row_for_each_object_and_the_means_of_the_rows(evaluated):
     report, rows = read_report(evaluated[0][1])
-    assert (report["objects"], report["images"]) == (len(rows), len({row["image"] for row in rows})) == (2, 2)
+    objects = [row for row in rows if row["object"] != "everything"]
+    assert (report["objects"], report["images"]) == (len(objects), len({row["image"] for row in rows})) == (2, 2)
+    assert len(rows) == 4
     for name in MEASURES:
-        values = [float(row[name]) for row in rows]
+        values = [float(row[name]) for row in objects]
         assert all(0 <= value <= 1 for value in values)
         assert report[name] == pytest.approx(np.mean(values), abs=2e-6)
+    whole = [float(row["dice/whole"]) for row in rows if row["object"] == "everything"]
+    assert report["dice/whole"] == pytest.approx(np.mean(whole), abs=2e-6)
+    assert 1 <= report["noc/85"] <= report["noc/90"] <= 10
+    assert 0 <= report["failures/85"] <= report["failures/90"] <= 1
     assert report["memory_resident_gib"] > 0
-    assert len(list((evaluated[0][1] / "panels").glob("*.png"))) == 2
+    assert len(list((evaluated[0][1] / "panels").glob("*.png"))) == 4
+    assert (evaluated[0][1] / "dice_by_clicks.png").is_file()
 
 
 def test_the_best_weights_score_what_training_measured(evaluated, trained):
@@ -53,14 +67,24 @@ def test_a_second_evaluation_is_the_same_to_the_last_digit(evaluated):
 def test_the_log_says_which_weights_were_scored_and_shows_the_table(evaluated, trained):
     result, _ = evaluated[0]
     assert f"from {trained[1]}/models/model.pt" in result.out
-    assert "dice_by_image/click_1" in result.out
+    assert re.search(r"prompt +Dice +by image +floor", result.out)
     assert "Traceback" not in result.out + result.err
+
+
+def test_fewer_prompts_leave_the_rest_unmeasured(dataset, folder, trained):
+    where = {**places(folder), "ckpt_dir": trained[1] / "models"}
+    asked = {"val_prompts": "['box']", "val_clicks": "[1]"}
+    result = run_warm("evaluating", EVALUATE, **SMALL, **asked, dataset_dir=dataset, **where)
+    assert result.code == 0, result.err
+    report = read_report(folder / "eval")[0]
+    assert 0 <= report["dice/box"] <= 1
+    assert report["dice/click_1"] is report["noc/90"] is report["dice/whole"] is None
 
 
 def test_without_a_checkpoint_the_pretrained_weights_are_scored(dataset, folder, evaluated):
     result = run_warm("evaluating", EVALUATE, **SMALL, ckpt_path="none", dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
-    assert "adapter tensors are not in it and start at zero" in result.out
+    assert "tensors of adapters are not in it and start at zero" in result.out
     report, trained_report = read_report(folder / "eval")[0], read_report(evaluated[0][1])[0]
     assert report["objects"] == 2
     assert report["dice/click_1"] != trained_report["dice/click_1"]

@@ -6,14 +6,16 @@ import torch
 from monai.bundle import ConfigParser
 
 from scripts.networks.adapters import is_adapter
+from scripts.networks.weights import ADDED_PARTS
 from tests.e2e.bundle import ROOT, SMALL, TRAIN, network_of, places, run_warm
 from tests.e2e.datasets import LAYOUTS
 
 pytestmark = pytest.mark.slow
 
+FEEDBACK = "background clicks and mask feedback"
 PARTS = {  # by the name of the file: what a parameter's name says of being trained
     "adapter": is_adapter,
-    "decoder": lambda name: name.startswith("mask_decoder."),
+    "decoder": lambda name: name.startswith("mask_decoder.") or ADDED_PARTS[FEEDBACK][0].search(name),
     "full": lambda name: True,
 }
 UNUSED = ("prompt_encoder.", "mask_decoder.output_hypernetworks_mlps.")

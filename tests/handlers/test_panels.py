@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedEvaluator
+from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,42 +17,50 @@ KINDS = ("click_1", "box")
 SIZE = 32
 
 
-def case(index, objects=2):
+def case(index, objects=2, kinds=KINDS):
     """A grey image with ``objects`` squares, each asked for by a click and by a box."""
     label = torch.zeros(objects, SIZE, SIZE, dtype=torch.uint8)
     for q in range(objects):
         label[q, 4 + 8 * q : 10 + 8 * q, 6:20] = 1
-    points = torch.tensor([[[8.0, 6.0], [-1.0, -1.0]]] * objects + [[[6.0, 4.0], [19.0, 9.0]]] * objects)
-    point_labels = torch.tensor([[1, -1]] * objects + [[2, 3]] * objects)
-    described = {"image": f"case_{index}.png", "slice": 0, "objects": [str(q) for q in range(objects)]}
+    prompts = {
+        "click_1": {"points": torch.tensor([[[8.0, 6.0]]] * objects), "labels": torch.tensor([[1]] * objects)},
+        "box": {
+            "points": torch.tensor([[[6.0, 4.0], [19.0, 9.0]]] * objects),
+            "labels": torch.tensor([[2, 3]] * objects),
+        },
+    }
+    prompts["whole"] = prompts["box"]
     return {
         "image": torch.full((3, SIZE, SIZE), 0.5),
         "label": label,
-        "points": points,
-        "point_labels": point_labels,
-        "case": json.dumps(described),
+        "prompts": {kind: prompts[kind] for kind in kinds},
+        "case": json.dumps({"image": f"case_{index}.png", "slice": 0, "objects": [str(q) for q in range(objects)]}),
     }
 
 
 class Fixed(torch.nn.Module):
-    """Predict the same masks (K * Q, H, W) for each image."""
+    """Predict the same logits (Q, H, W) of each kind for each image."""
 
     def __init__(self, masks):
         super().__init__()
         self.masks = masks
 
-    def forward(self, image):
-        return self.masks.unsqueeze(0).expand(image.shape[0], -1, -1, -1)
+    def forward(self, image, prompts):
+        return {"masks": {kind: self.masks[kind].unsqueeze(0) for kind in prompts}}
 
 
-def validate(folder, cases=3, count=4, masks=None, epochs=1):
+def nothing():
+    return {kind: torch.full((2, SIZE, SIZE), -1.0) for kind in (*KINDS, "whole")}
+
+
+def validate(folder, cases=3, count=4, masks=None, epochs=1, asked=KINDS):
     """Run validations of images with two objects; give the PNG files by name."""
-    masks = torch.zeros(2 * len(KINDS), SIZE, SIZE) if masks is None else masks
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=DataLoader(Dataset([case(i) for i in range(cases)]), batch_size=1),
-        network=Fixed(masks),
-        val_handlers=[ValidationPanels(str(folder / "log"), str(folder / "panels"), KINDS, count)],
+        val_data_loader=DataLoader(Dataset([case(i, kinds=asked) for i in range(cases)]), batch_size=1),
+        network=Fixed(masks or nothing()),
+        prepare_batch=PrepareBatchExtraInput({"prompts": "prompts"}),
+        val_handlers=[ValidationPanels(str(folder / "log"), str(folder / "panels"), (*KINDS, "whole"), count)],
     )
     for epoch in range(1, epochs + 1):
         evaluator.run(epoch)
@@ -80,21 +88,28 @@ def test_each_validation_is_drawn_to_tensorboard_under_its_epoch(tmp_path):
     assert (log.Images("validation/0")[0].height, log.Images("validation/0")[0].width) == (height, width)
 
 
-@pytest.mark.parametrize("changed", range(len(KINDS)))
+@pytest.mark.parametrize("changed", KINDS)
 def test_each_kind_of_prompt_shows_its_own_prediction_of_the_first_object(tmp_path, changed):
-    masks = torch.zeros(2 * len(KINDS), SIZE, SIZE)
-    masks[2 * changed, 20:30, 20:30] = 1
+    masks = nothing()
+    masks[changed][0, 20:30, 20:30] = 1
+    masks["box"][1] = 1  # the second object, which is not drawn
     before, after = (
         columns(validate(tmp_path / name, cases=1, masks=m)["validation_0.png"], 1 + len(KINDS))
-        for name, m in (("before", torch.zeros_like(masks)), ("after", masks))
+        for name, m in (("before", nothing()), ("after", masks))
     )
     differs = [not np.array_equal(a, b) for a, b in zip(before, after)]
-    assert differs == [False] + [k == changed for k in range(len(KINDS))]
+    assert differs == [False] + [kind == changed for kind in KINDS]
 
 
 def test_the_prompts_and_the_truth_are_drawn(tmp_path):
     """With nothing predicted, the three pictures still differ: a mask, a click, a box."""
     truth, click, box = columns(validate(tmp_path, cases=1)["validation_0.png"], 3)
-    drawn = [picture[-520:] for picture in (truth, click, box)]  # without the titles
+    drawn = [picture[-512:] for picture in (truth, click, box)]  # without the titles
     assert not np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[1], drawn[2])
+
+
+@pytest.mark.parametrize("asked", [("click_1",), ("click_1", "box"), ("whole",)])
+def test_only_the_kinds_that_an_item_was_asked_by_are_drawn(tmp_path, asked):
+    widths = 8 + (1 + len(asked)) * (512 + 8)
+    assert validate(tmp_path, cases=1, asked=asked)["validation_0.png"].shape[1] == widths

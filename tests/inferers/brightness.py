@@ -5,13 +5,11 @@ import torch
 from torch import Tensor, nn
 
 PREDICTED_IOU = 0.875
+IMAGE_SIZE = 64  # the side of its own grid, in which prompts come
 
 
 class BrightnessNetwork(nn.Module):
-    """It has the three methods that the inferer knows, and counts the images that it encodes.
-
-    Of its three masks for each object only the one with the best predicted IoU is right.
-    """
+    """It has the three methods that a session knows, and keeps the shapes of the images that it encodes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,18 +17,27 @@ class BrightnessNetwork(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         self.encoded.append(tuple(image.shape))
-        return image.mean(1)  # (1, 3, H, W) -> (1, H, W)
+        return image.mean(1)  # (B, 3, H, W) -> (B, H, W): never resized, so that masks are sharp
 
-    def decode(
-        self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int]
+    def decode_best(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Tensor | None = None,
+        mask_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        grey = embeddings[0]
-        assert grey.shape == size
-        masks = [self.mask(grey, xy.int().tolist(), labels.tolist()) for xy, labels in zip(points[0], point_labels[0])]
-        right = 10 * torch.stack(masks).float() - 5  # (Q, H, W)
-        logits = torch.stack([-right, right, torch.full_like(right, 5)], dim=1)  # (Q, 3, H, W)
-        iou = torch.tensor([0.5, PREDICTED_IOU, 0.25]).expand(len(masks), 3)
-        return logits[None], iou[None]
+        assert size == (IMAGE_SIZE, IMAGE_SIZE)
+        scale = torch.tensor([embeddings.shape[2], embeddings.shape[1]]) / IMAGE_SIZE
+        pixels = (points * scale + 1e-4).int()  # the pixel that a point lies in
+        masks = torch.stack(
+            [
+                torch.stack([self.mask(grey, xy.tolist(), labels.tolist()) for xy, labels in zip(*objects)])
+                for grey, *objects in zip(embeddings, pixels, point_labels)
+            ]
+        )
+        return 10 * masks.unsqueeze(2).float() - 5, torch.full(masks.shape[:2], PREDICTED_IOU)  # (B, Q, 1, H, W)
 
     def mask(self, grey: Tensor, xy: list[list[int]], labels: list[int]) -> Tensor:
         """Give what is as bright as the first click, or the box, or nothing for background clicks alone."""
@@ -44,5 +51,4 @@ class BrightnessNetwork(nn.Module):
         return mask
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        assert logits.shape[-2:] == size
-        return logits
+        return nn.functional.interpolate(logits[None], size, mode="nearest")[0] if logits.shape[-2:] != size else logits

@@ -18,7 +18,7 @@ from PIL import Image
 
 from scripts.data import ObjectDataset
 from tests.files import write_dicom, write_itk, write_nifti, write_picture, write_series
-from tests.inferers.brightness import PREDICTED_IOU, BrightnessNetwork
+from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 HEIGHT, WIDTH, DEPTH, K = 28, 40, 4, 2  # K is the slice that holds the shape
@@ -141,11 +141,10 @@ def test_validation_prompts_land_on_the_upright_shape(tmp_path, image, label):
     assert brightness.shape == (HEIGHT, WIDTH)
     np.testing.assert_array_equal(brightness > 0.7, SHAPE)
     np.testing.assert_array_equal((brightness > 0.3) & (brightness < 0.7), OTHER)
-    (x, y), _ = item["points"][0].int().tolist()  # click_1
+    x, y = item["prompts"]["click_1"]["points"][0, 0].int().tolist()
     assert SHAPE[y, x]
     assert brightness[y, x] > 0.7
-    corners = [[30, 1], [38 + 1 - WIDTH / 48, 10 + 1 - HEIGHT / 48]]  # of the box, which the network enlarges
-    np.testing.assert_allclose(item["points"][1], corners, rtol=1e-6)
+    assert item["prompts"]["box"]["points"].tolist() == [[[30, 1], [38, 10]]]
 
 
 @pytest.mark.parametrize("name", ["png", "nifti-flipped", "nrrd"])
@@ -165,7 +164,7 @@ def test_training_clicks_land_on_the_shape_after_augmentation(tmp_path, name):
             bright += int(image[y, x] > middle)
         else:
             inside = mask.nonzero().flip(1).float()  # (x, y)
-            left_top, right_bottom = item["points"][0]
+            left_top, right_bottom = (item["points"][0, item["point_labels"][0] == corner][0] for corner in (2, 3))
             assert ((inside.mean(0) > left_top) & (inside.mean(0) < right_bottom)).all()
     assert 10 < clicks < 30
     assert bright >= 0.8 * clicks  # the border is blurred
@@ -183,6 +182,8 @@ def predict(folder, dataset_dir, **settings):
         dataset_dir=str(dataset_dir),
         output_dir=str(output),
         cache_dir=str(folder / "cache"),
+        image_size=IMAGE_SIZE,
+        crop=None,
         device="cpu",
         network=network,
         **settings,

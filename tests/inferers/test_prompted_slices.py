@@ -8,10 +8,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.crops import SmallObjects
 from scripts.inferers import PromptedSliceInferer
 from scripts.networks import EfficientSAM
 from scripts.transforms import RequestPromptsd
-from tests.inferers.brightness import PREDICTED_IOU, BrightnessNetwork
+from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 
 NOTHING = -100
 X, Y, Z = 9, 6, 4
@@ -29,7 +30,7 @@ def drawn():
 def infer(volume, points=None, boxes=None, slice_index=None, network=None, **meta):
     image = MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0])), meta=meta)
     item = RequestPromptsd(points=points, boxes=boxes, slice_index=slice_index)({"image": image})
-    return PromptedSliceInferer()(item["image"][None], network or BrightnessNetwork())
+    return PromptedSliceInferer(IMAGE_SIZE)(item["image"][None], network or BrightnessNetwork())
 
 
 def test_picture_gives_logits_on_its_own_grid():
@@ -92,40 +93,68 @@ def test_meta_and_affine_of_the_image_go_with_the_answer():
 def test_image_itself_keeps_its_prompts_as_they_were():
     item = RequestPromptsd(points=[[1, 0, 1]])({"image": MetaTensor(drawn()[..., 0])})
     written = item["image"].meta["prompts"]
-    PromptedSliceInferer()(item["image"][None], BrightnessNetwork())
+    PromptedSliceInferer(IMAGE_SIZE)(item["image"][None], BrightnessNetwork())
     assert item["image"].meta["prompts"] == written
     assert "predicted_iou" not in written
 
 
 def test_several_images_at_once_are_refused():
     with pytest.raises(ValueError, match="one image at a time: got a batch of 2"):
-        PromptedSliceInferer()(MetaTensor(torch.zeros(2, 3, X, Y)), BrightnessNetwork())
+        PromptedSliceInferer(IMAGE_SIZE)(MetaTensor(torch.zeros(2, 3, X, Y)), BrightnessNetwork())
 
 
 @pytest.mark.parametrize("image", [MetaTensor(torch.zeros(1, 3, X, Y)), torch.zeros(1, 3, X, Y)], ids=["meta", "plain"])
 def test_image_without_prompts_is_refused(image):
     with pytest.raises(ValueError, match="no prompts came with the image: put RequestPromptsd before the inferer"):
-        PromptedSliceInferer()(image, BrightnessNetwork())
+        PromptedSliceInferer(IMAGE_SIZE)(image, BrightnessNetwork())
 
 
 def test_real_network_gives_what_its_own_forward_gives():
     torch.manual_seed(0)
     network = EfficientSAM("vitt", 64).eval()
-    volume = torch.rand(3, 50, 30)
+    volume = torch.rand(3, 90, 70)
     with torch.no_grad():
         logits = infer(volume, [[40, 7, 1]], network=network)
         expected = network(volume.transpose(1, 2)[None], torch.tensor([[[40.0, 7.0]]]), torch.tensor([[1]]))
-    torch.testing.assert_close(logits.as_tensor()[0, 0], expected[0, 0].T)
+    torch.testing.assert_close(logits.as_tensor()[0, 0], expected[0, 0].T, atol=1e-5, rtol=0)
 
 
 def test_prompts_are_aligned_with_a_network_larger_than_the_image():
     seen = []
 
     class Network(BrightnessNetwork):
-        def decode(self, embeddings, points, point_labels, size):
+        def decode_best(self, embeddings, points, *rest):
             seen.append(points)
-            return super().decode(embeddings, points, point_labels, size)
+            return super().decode_best(embeddings, points, *rest)
 
-    item = RequestPromptsd(boxes=[[0, 1, 3, 2]])({"image": MetaTensor(drawn()[..., 0])})
-    PromptedSliceInferer(image_size=2 * X)(item["image"][None], Network())
-    assert seen[0][0, 0].tolist() == [[0, 1], [3.5, pytest.approx(2 + 1 - Y / (2 * X))]]
+    infer(drawn()[..., 0], boxes=[[0, 1, 3, 2]], network=Network())
+    corner = [4 * IMAGE_SIZE / X - 1, 3 * IMAGE_SIZE / Y - 1]  # the last pixel of the network's inside the box
+    assert seen[0][0, 0].flatten().tolist() == pytest.approx([0, IMAGE_SIZE / Y, *corner])
+
+
+def test_small_object_is_predicted_again_on_a_crop_around_it():
+    volume, network = torch.full((3, 80, 60), 0.5), BrightnessNetwork()
+    volume[:, 50:54, 20:26] = 1.0
+    item = RequestPromptsd(points=[[51, 22, 1]])({"image": MetaTensor(volume)})
+    logits = PromptedSliceInferer(IMAGE_SIZE, SmallObjects(IMAGE_SIZE, 16))(item["image"][None], network)
+    assert ((logits[0, 0] > 0) != (volume[0] == 1)).sum() <= 1  # enlarging blurs a corner
+    assert network.encoded == [(1, 3, 60, 80), (1, 3, IMAGE_SIZE, IMAGE_SIZE)]
+    assert (logits[0, 0, :30] == NOTHING).all()
+
+
+def test_each_prompt_asks_for_every_class_by_its_own_mask():
+    asked = []
+
+    class Network(BrightnessNetwork):
+        def decode_best(self, embeddings, points, labels, size, mask_prompt=None, mask_index=None):
+            asked.append((points.tolist(), mask_index.tolist()))
+            logits, iou = super().decode_best(embeddings, points, labels, size)
+            return logits - mask_index[:, :, None, None, None], iou / mask_index
+
+    item = RequestPromptsd(points=[[[1, 0, 1]], [[8, 3, 1]]])({"image": MetaTensor(drawn()[..., 0])})
+    logits = PromptedSliceInferer(IMAGE_SIZE, class_count=2)(item["image"][None], Network())
+    [(points, index)] = asked
+    assert index == [[1, 2, 1, 2]]
+    assert points[0][0] == points[0][1] != points[0][2] == points[0][3]
+    assert logits[0].amax((1, 2)).tolist() == [4, 3, 4, 3]  # object by object, class by class
+    assert [entry["predicted_iou"] for entry in json.loads(logits.meta["prompts"])] == [PREDICTED_IOU] * 2

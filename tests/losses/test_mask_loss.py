@@ -176,3 +176,122 @@ def test_targets_of_other_images_or_objects_are_refused(images_and_objects):
     logits, iou, _ = random_case()
     with pytest.raises(ValueError, match=r"prediction of \(2, 3\) images and objects, target of \(\d, \d\)"):
         PromptedMaskLoss(dice_loss())((logits, iou), torch.ones(*images_and_objects, 8, 8))
+
+
+def round_of(seed, images=2, objects=3):
+    logits, iou, _ = random_case(images, objects, seed=seed)
+    return logits, iou
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_rounds_count_alike(rounds):
+    _, _, target = random_case()
+    loss, predictions = PromptedMaskLoss(MASK_LOSSES["DiceFocalLoss"]()), [round_of(seed) for seed in range(rounds)]
+    expected = [loss(prediction, target).item() for prediction in predictions]
+    found = loss(predictions, target)
+    assert found.shape == () and found.item() == pytest.approx(np.mean(expected), abs=1e-6)
+    found.backward()
+    for logits, iou in predictions:
+        alone = [part.detach().clone().requires_grad_() for part in (logits, iou)]
+        loss(tuple(alone), target).backward()
+        torch.testing.assert_close(logits.grad, alone[0].grad / rounds)
+        torch.testing.assert_close(iou.grad, alone[1].grad / rounds)
+
+
+def test_padding_counts_for_nothing_in_any_round():
+    _, _, target = random_case()
+    target[1, 1:] = 0
+    loss, predictions = PromptedMaskLoss(dice_loss()), [round_of(seed) for seed in range(2)]
+    loss(predictions, target).backward()
+    for logits, iou in predictions:
+        for part in (logits, iou):
+            assert not part.grad[1, 1:].any() and part.grad[0].any() and part.grad[1, 0].any()
+    changed = [(logits.detach().clone(), iou.detach().clone()) for logits, iou in predictions]
+    for logits, iou in changed:
+        logits[1, 1:], iou[1, 1:] = 50, 9
+    assert loss(changed, target).item() == pytest.approx(loss(predictions, target).item(), abs=1e-6)
+
+
+def test_rounds_of_padding_alone_cost_nothing_and_can_be_stepped():
+    predictions = [round_of(seed) for seed in range(2)]
+    loss = PromptedMaskLoss(dice_loss())(predictions, torch.zeros(2, 3, 8, 8))
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(part.grad.any() for prediction in predictions for part in prediction)
+
+
+def test_a_soft_target_is_scored_as_it_is_and_its_iou_at_a_half():
+    logits, iou, hard = random_case()
+    soft = 0.8 * hard + 0.1
+    by_hand = []
+    for b in range(2):
+        for q in range(3):
+            masks = [dice_by_hand(logits[b, q, m], soft[b, q]) for m in range(4)]
+            errors = [(iou[b, q, m].item() - iou_by_hand(logits[b, q, m], hard[b, q])) ** 2 for m in range(4)]
+            by_hand.append(masks[0] + min(masks[1:]) + np.mean(errors))
+    loss = PromptedMaskLoss(dice_loss())
+    assert loss((logits, iou), soft).item() == pytest.approx(np.mean(by_hand), abs=1e-5)
+    assert loss((logits, iou), soft).item() != pytest.approx(loss((logits, iou), hard).item(), abs=1e-3)
+
+
+@pytest.mark.parametrize(("share", "counts"), [(0.4, False), (0.5, False), (0.51, True)])
+def test_a_soft_target_nowhere_above_a_half_is_padding(share, counts):
+    logits, iou, target = random_case()
+    assert (PromptedMaskLoss(dice_loss())((logits, iou), share * target).item() > 0) == counts
+
+
+def cross_entropy_by_hand(logit, wanted):
+    return np.log1p(np.exp(-logit if wanted else logit))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_clicks_cost_the_cross_entropy_of_each_mask_at_their_pixel(weight):
+    logits, iou, target = random_case(1, 2)
+    pixels, labels = torch.tensor([[[1.0, 6.0], [3.0, 0.0], [-1.0, -1.0], [2.0, 2.0]]]), torch.tensor([[1, 0, -1, 2]])
+    pixels, labels = pixels.expand(2, 4, 2)[None], torch.cat([labels, torch.tensor([[-1, 3, 1, -1]])])[None]
+    points = (pixels + 0.5) / 8
+    values = logits.detach().double().numpy()
+    clicks = np.zeros((2, 4))
+    clicks[0] = [np.mean([cross_entropy_by_hand(values[0, 0, m, 6, 1], True),
+                          cross_entropy_by_hand(values[0, 0, m, 0, 3], False)]) for m in range(4)]  # fmt: skip
+    outside = (-1, -1)  # the second object's one click is off the image: it reads as a logit of 0
+    assert pixels[0, 1, 2].tolist() == list(outside)
+    clicks[1] = np.log(2)
+    expected = []
+    for q in range(2):
+        masks = [dice_by_hand(logits[0, q, m], target[0, q]) + weight * clicks[q, m] for m in range(4)]
+        expected.append(masks[0] + min(masks[1:]))
+    loss = PromptedMaskLoss(dice_loss(), iou_weight=0.0, click_weight=weight)
+    assert loss((logits, iou, points, labels), target).item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_objects_without_clicks_cost_what_they_cost_without_points():
+    logits, iou, target = random_case()
+    points, labels = torch.rand(2, 3, 2, 2), torch.tensor([[2, 3], [-1, -1], [3, -1]]).expand(2, 3, 2)
+    loss = PromptedMaskLoss(dice_loss())
+    assert loss((logits, iou, points, labels), target).item() == pytest.approx(loss((logits, iou), target).item())
+
+
+def test_a_click_teaches_the_masks_that_learn_at_its_pixel():
+    logits, iou, target = random_case(1, 1)
+    points, loss = (torch.tensor([[[[5.0, 2.0]]]]) + 0.5) / 8, {}
+    for weight in (0.0, 1.0):
+        value = PromptedMaskLoss(dice_loss(), click_weight=weight)((logits, iou, points, torch.tensor([[[1]]])), target)
+        loss[weight] = torch.autograd.grad(value, logits)[0]
+    moved = (loss[1.0] - loss[0.0])[0, 0, 0].abs() > 1e-6  # of mask 0; the best of the others may be another one
+    assert moved.nonzero().tolist() == [[2, 5]]
+
+
+def test_with_a_mask_for_each_class_only_that_mask_learns_and_an_absent_class_counts():
+    logits, iou, target = random_case()
+    target[0, 2] = 0  # a class that is not on the image
+    target[1] = 0  # padding
+    PromptedMaskLoss(dice_loss(), class_masks=True)((logits, iou), target).backward()
+    learns = [[[bool(logits.grad[b, q, m].any()) for m in range(4)] for q in range(3)] for b in range(2)]
+    assert learns == [[[m == 1 + q for m in range(4)] for q in range(3)], [[False] * 4] * 3]
+    expected = []
+    for q in range(3):
+        error = (iou[0, q, 1 + q].item() - iou_by_hand(logits[0, q, 1 + q], target[0, q])) ** 2
+        expected.append(dice_by_hand(logits[0, q, 1 + q], target[0, q]) + error)
+    found = PromptedMaskLoss(dice_loss(), class_masks=True)((logits, iou), target)
+    assert found.item() == pytest.approx(np.mean(expected), abs=1e-5)

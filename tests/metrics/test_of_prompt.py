@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each kind of prompt is scored by itself, object by object, by MONAI's own metrics inside an engine."""
 
+import math
+
 import pytest
 import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
-from monai.handlers import IgniteMetricHandler
 from monai.metrics import DiceMetric, MeanIoU
 
-from scripts.metrics import OfPrompt, ThresholdAverage
+from scripts.metrics import ObjectMetric, OfPrompt, ThresholdAverage
 
-KINDS = ("click_1", "box", "box_jittered")
 SIZE = 8
 
 
@@ -24,55 +24,59 @@ def rows(count):
 
 def case(truth, predicted):
     """An image whose Q objects have ``truth[q]`` rows, and are predicted with ``predicted[kind][q]`` rows."""
-    return {
-        "image": torch.stack([rows(n) for kind in KINDS for n in predicted[kind]]),  # (K * Q, H, W)
-        "label": torch.stack([rows(n) for n in truth]).byte(),
-    }
+    logits = {kind: torch.stack([4 * rows(n) - 2 for n in counts]) for kind, counts in predicted.items()}
+    return {"image": logits, "label": torch.stack([rows(n) for n in truth]).byte()}
 
 
 CASES = [
-    case([4, 2], {"click_1": [4, 4], "box": [2, 2], "box_jittered": [8, 0]}),
-    case([6], {"click_1": [3], "box": [6], "box_jittered": [0]}),
-    case([0], {"click_1": [0], "box": [2], "box_jittered": [0]}),
+    case([4, 2], {"click_1": [4, 4], "box": [2, 2]}),
+    case([5], {"whole": [8]}),  # everything on that image
+    case([6], {"click_1": [3], "box": [6]}),
+    case([0], {"click_1": [0], "box": [2]}),
 ]
 DICE = {  # by hand, one entry for each object: 2 * common rows / all rows, 1 for two empty masks
     "click_1": [1, 4 / 6, 6 / 9, 1],
     "box": [4 / 6, 1, 1, 0],
-    "box_jittered": [8 / 12, 0, 0, 1],
+    "whole": [10 / 13],
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def outputs(cases=CASES):
+    return [{"pred": {"masks": c["image"]}, "label": c["label"]} for c in cases]
+
+
+@pytest.mark.parametrize("kind", DICE)
 def test_objects_of_one_kind_of_prompt_come_in_order(kind):
-    predictions, labels = OfPrompt(kind, KINDS)([{"pred": c["image"], "label": c["label"]} for c in CASES])
-    k, expected = KINDS.index(kind), []
-    for c in CASES:
-        objects = len(c["label"])
-        expected += [c["image"][k * objects + q] for q in range(objects)]
+    predictions, labels = OfPrompt(kind)(outputs())
+    asked = [c for c in CASES if kind in c["image"]]
     assert all(mask.shape == (1, SIZE, SIZE) for mask in predictions + labels)
-    assert torch.equal(torch.cat(predictions), torch.stack(expected))
-    assert torch.equal(torch.cat(labels), torch.cat([c["label"] for c in CASES]))
+    assert torch.equal(torch.cat(predictions), (torch.cat([c["image"][kind] for c in asked]) > 0).float())
+    assert torch.equal(torch.cat(labels), torch.cat([c["label"] for c in asked]).float())
 
 
-def test_another_key_of_the_output_can_be_scored():
-    output = [{"pred": torch.zeros(2, 4, 4), "probability": torch.full((2, 4, 4), 0.3), "label": torch.ones(1, 4, 4)}]
-    predictions, _ = OfPrompt("box", ("click_1", "box"), key="probability")(output)
-    assert torch.equal(predictions[0], torch.full((1, 4, 4), 0.3))
+def test_probabilities_and_soft_labels_stay_as_they_are():
+    output = [{"pred": {"masks": {"box": torch.full((1, 2, 2), 1.0)}}, "label": torch.full((1, 2, 2), 0.7)}]
+    for probability, prediction, label in ((False, 1.0, 1.0), (True, 0.7310586, 0.7)):
+        predictions, labels = OfPrompt("box", probability)(output)
+        assert predictions[0].unique().tolist() == pytest.approx([prediction])
+        assert labels[0].unique().tolist() == pytest.approx([label])
 
 
-def test_a_kind_that_was_not_asked_is_refused():
-    with pytest.raises(ValueError, match="is not in list"):
-        OfPrompt("click_5", KINDS)
+class Given(torch.nn.Module):
+    """Predict what the case holds in place of an image."""
+
+    def forward(self, image):
+        return {"masks": image}
 
 
-def score(metrics):
+def score(metrics, cases=CASES):
     """Run an evaluator whose network gives the cases' own predictions back."""
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=DataLoader(Dataset(CASES), batch_size=1),
-        network=torch.nn.Identity(),
-        additional_metrics=metrics,
-        key_val_metric={"unused": IgniteMetricHandler(DiceMetric(), output_transform=OfPrompt("box", KINDS))},
+        val_data_loader=DataLoader(Dataset(cases), batch_size=1),
+        network=Given(),
+        prepare_batch=lambda batch, device, non_blocking, **kwargs: (batch["image"], batch["label"]),
+        key_val_metric=metrics,
     )
     details = {}
 
@@ -84,20 +88,32 @@ def score(metrics):
     return evaluator.state.metrics, details
 
 
-def handler(metric, kind):
-    return IgniteMetricHandler(metric, output_transform=OfPrompt(kind, KINDS))
+def handler(metric, kind, probability=False):
+    return ObjectMetric(metric, output_transform=OfPrompt(kind, probability))
 
 
 def test_an_engine_scores_each_kind_by_itself_and_each_object_once():
     metrics, details = score({
-        **{f"dice/{kind}": handler(DiceMetric(ignore_empty=False), kind) for kind in KINDS},
-        **{f"iou/{kind}": handler(MeanIoU(ignore_empty=False), kind) for kind in KINDS},
-        "threshold/click_1": handler(ThresholdAverage("dice", SIZE), "click_1"),
+        **{f"dice/{kind}": handler(DiceMetric(ignore_empty=False), kind) for kind in DICE},
+        **{f"iou/{kind}": handler(MeanIoU(ignore_empty=False), kind) for kind in DICE},
+        "threshold/click_1": handler(ThresholdAverage("dice", SIZE), "click_1", probability=True),
     })  # fmt: skip
     for kind, expected in DICE.items():
         assert details[f"dice/{kind}"] == pytest.approx(expected, abs=1e-6)
-        assert metrics[f"dice/{kind}"] == pytest.approx(sum(expected) / 4, abs=1e-6)
+        assert metrics[f"dice/{kind}"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
         iou = [d / (2 - d) for d in expected]
         assert details[f"iou/{kind}"] == pytest.approx(iou, abs=1e-6)
-        assert metrics[f"iou/{kind}"] == pytest.approx(sum(iou) / 4, abs=1e-6)
-    assert details["threshold/click_1"] == pytest.approx(DICE["click_1"], abs=1e-4)
+        assert metrics[f"iou/{kind}"] == pytest.approx(sum(iou) / len(iou), abs=1e-6)
+    # sigmoid(2) = 0.88 passes four of five thresholds and sigmoid(-2) = 0.12 one, which takes in the whole picture
+    four = torch.tensor(DICE["click_1"])
+    truth = torch.tensor([4, 2, 6, 0])
+    whole = 2 * truth / (SIZE + truth)  # at 0.1
+    empty = torch.tensor([0.0, 0.0, 0.0, 1.0])  # at 0.9 nothing passes
+    expected = ((3 * four + whole + empty) / 5).tolist()
+    assert details["threshold/click_1"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_kind_that_was_never_asked_has_no_score():
+    metrics, details = score({"dice/click_7": handler(DiceMetric(), "click_7")})
+    assert math.isnan(metrics["dice/click_7"])
+    assert "dice/click_7" not in details

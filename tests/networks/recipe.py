@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scripts.networks import EfficientSAM, add_adapters
+from scripts.networks.weights import ADDED_PARTS
 
 FIXTURE = Path(__file__).parent / "fixtures" / "recipe_outputs.json"
 ABOUT = (
@@ -32,7 +33,10 @@ TOKENS = (
     "bbox_",
     "invalid_points",
     "gaussian_matrix",
+    "background_embeddings",
+    "no_mask_embed",
 )  # no layer's weights
+CORRECTIONS, _ = ADDED_PARTS["background clicks and mask feedback"]  # names of what upstream has not, adapters aside
 SAMPLES = 48  # numbers kept of each large tensor
 
 
@@ -61,17 +65,46 @@ def recipe_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
     return x.float()
 
 
-def recipe_state(network: torch.nn.Module) -> dict[str, Tensor]:
-    """Give a whole state dict of the network's names and shapes."""
-    return {name: recipe_tensor(name, tuple(value.shape)) for name, value in network.state_dict().items()}
+def recipe_state(network: torch.nn.Module, corrections: bool = False) -> dict[str, Tensor]:
+    """Give a whole state dict of the network's names and shapes.
+
+    Args:
+        network: keeps its own first weights of what it adds for background clicks and masks.
+        corrections: fill these too, as if they were trained.
+    """
+    return {
+        name: value if CORRECTIONS.search(name) and not corrections else recipe_tensor(name, tuple(value.shape))
+        for name, value in network.state_dict().items()
+    }
 
 
-def recipe_network(backbone: str = "vitt", image_size: int = 64, adapters: bool = False) -> EfficientSAM:
-    """Build a network with the recipe's weights, in evaluation mode; its adapters, if any, are far from zero."""
+def upstream_state(network: torch.nn.Module) -> dict[str, Tensor]:
+    """Give what upstream's checkpoint holds: neither adapters nor what is added for corrections."""
+    added = [names for names, _ in ADDED_PARTS.values()]
+    state = recipe_state(network)
+    return {name: value for name, value in state.items() if not any(names.search(name) for names in added)}
+
+
+def recipe_network(
+    backbone: str = "vitt",
+    image_size: int = 64,
+    adapters: bool = False,
+    corrections: bool = False,
+    decoder: bool = False,
+) -> EfficientSAM:
+    """Build a network with the recipe's weights, in evaluation mode.
+
+    Args:
+        backbone: and
+        image_size: of the network.
+        adapters: add some, far from zero.
+        corrections: whether background clicks and masks do anything, as after training.
+        decoder: whether the mask decoder has adapters too.
+    """
     network = EfficientSAM(backbone, image_size)
     if adapters:
-        add_adapters(network)
-    network.load_state_dict(recipe_state(network))
+        add_adapters(network, decoder=decoder)
+    network.load_state_dict(recipe_state(network, corrections))
     return network.eval()
 
 

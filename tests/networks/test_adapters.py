@@ -11,6 +11,7 @@ from scripts.networks import Adapter, EfficientSAM, add_adapters, train_only, tr
 from tests.networks.recipe import recipe_images, recipe_network
 
 ADDED = {"vitt": 448_128, "vits": 1_780_992}
+ADDED_TO_DECODER = 6 * (2 * 256 * 64 + 256 + 64)  # two layers of three, a quarter of 256 wide
 POINTS, LABELS = (
     torch.tensor([[[[31.0, 40.0], [95.0, 62.0]], [[12.0, 20.0], [100.0, 81.0]]]]),
     torch.tensor([[[1, 0], [2, 3]]]),
@@ -21,13 +22,14 @@ def added_parameters(network):
     return {name: p for name, p in network.named_parameters() if "_adapter." in name}
 
 
+@pytest.mark.parametrize("decoder", [False, True], ids=["encoder", "decoder too"])
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("backbone", ["vitt", "vits"])
-def test_freshly_adapted_network_equals_the_plain_one(backbone, training):
+def test_freshly_adapted_network_equals_the_plain_one(backbone, training, decoder):
     network = recipe_network(backbone, 64).requires_grad_(False).train(training)
     inputs = recipe_images(1), POINTS, LABELS
     plain = network(*inputs)
-    adapted = add_adapters(network)(*inputs)
+    adapted = add_adapters(network, decoder=decoder)(*inputs)
     assert added_parameters(network)
     if training:
         assert torch.equal(adapted[0], plain[0]) and torch.equal(adapted[1], plain[1])
@@ -43,6 +45,42 @@ def test_adapters_add_their_count_and_leave_the_rest_as_it_was(backbone):
     assert sum(p.numel() for p in added_parameters(network).values()) == ADDED[backbone]
     assert set(network.state_dict()) == before | set(added_parameters(network))
     assert len(added_parameters(network)) == 12 * 2 * 4
+
+
+@pytest.mark.parametrize("backbone", ["vitt", "vits"])
+def test_adapters_of_the_decoder_come_on_top_of_the_encoders(backbone):
+    network = EfficientSAM(backbone, 64)
+    before = set(network.state_dict())
+    add_adapters(network, decoder=True)
+    assert sum(p.numel() for p in added_parameters(network).values()) == ADDED[backbone] + ADDED_TO_DECODER
+    assert set(network.state_dict()) == before | set(added_parameters(network))
+    names = {name.rsplit(".", 2)[0] for name in added_parameters(network) if name.startswith("mask_decoder.")}
+    layer = "mask_decoder.transformer.layers"
+    assert names == {f"{layer}.{i}.{kind}_adapter" for i in range(2) for kind in ("token", "mlp", "image")}
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+@pytest.mark.parametrize("place", [0, 1])
+def test_adapters_of_the_decoder_follow_the_cross_attentions_and_stand_beside_the_mlp(place, scale):
+    network = add_adapters(EfficientSAM("vitt", 64), scale=scale, decoder=True)
+    for parameter in added_parameters(network).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    block = network.mask_decoder.transformer.layers[place]
+
+    def bottleneck(adapter, x):
+        return F.linear(F.gelu(F.linear(x, *adapter.down.parameters())), *adapter.up.parameters())
+
+    queries, keys, query_pe, key_pe = (torch.randn(2, n, 256) for n in (7, 16, 7, 16))
+    stream = queries + query_pe if place else queries
+    stream = block.norm1(stream + block.self_attn(stream, stream, stream))
+    attended = block.cross_attn_token_to_image(stream + query_pe, keys + key_pe, keys)
+    stream = block.norm2(stream + attended + bottleneck(block.token_adapter, attended))
+    stream = block.norm3(stream + block.mlp(stream) + scale * bottleneck(block.mlp_adapter, stream))
+    attended = block.cross_attn_image_to_token(keys + key_pe, stream + query_pe, stream)
+    image = block.norm4(keys + attended + bottleneck(block.image_adapter, attended))
+    found_queries, found_keys = block(queries, keys, query_pe, key_pe)
+    torch.testing.assert_close(found_queries, stream, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found_keys, image, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("ratio", "width"), [(0.25, 48), (0.5, 96), (0.1, 19), (1.0, 192), (0.001, 1)])
@@ -157,14 +195,18 @@ def test_adapters_take_the_precision_of_the_network():
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda n: n, "parameters: 10,223,204 trained (100.0 %), 0 frozen, 0 added by adapters"),
-        (add_adapters, "parameters: 448,128 trained (4.2 %), 10,223,204 frozen, 448,128 added by adapters"),
+        (lambda n: n, "parameters: 10,228,400 trained (100.0 %), 0 frozen, 0 added by adapters"),
+        (add_adapters, "parameters: 448,128 trained (4.2 %), 10,228,400 frozen, 448,128 added by adapters"),
         (
             lambda n: add_adapters(n, train=["mask_decoder"]),
-            "parameters: 4,506,468 trained (42.2 %), 6,164,864 frozen, 448,128 added by adapters",
+            "parameters: 4,506,468 trained (42.2 %), 6,170,060 frozen, 448,128 added by adapters",
+        ),
+        (
+            lambda n: add_adapters(n, decoder=True, train=["mask_downscaling", "no_mask_embed"]),
+            "parameters: 651,596 trained (6.0 %), 10,223,460 frozen, 646,656 added by adapters",
         ),
     ],
-    ids=["plain", "adapters", "adapters and decoder"],
+    ids=["plain", "adapters", "adapters and decoder", "adapters of the decoder and mask feedback"],
 )
 def test_trainable_parameters_are_listed_and_counted_in_the_log(prepare, message, caplog):
     network = prepare(EfficientSAM("vitt", 64))
@@ -179,8 +221,9 @@ def test_nothing_left_to_train_is_refused():
         trainable_parameters(EfficientSAM("vitt", 64).requires_grad_(False))
 
 
-def test_optimizer_steps_move_every_adapter_and_nothing_else():
-    network = add_adapters(recipe_network("vitt", 64)).train()
+@pytest.mark.parametrize("decoder", [False, True], ids=["encoder", "decoder too"])
+def test_optimizer_steps_move_every_adapter_and_nothing_else(decoder):
+    network = add_adapters(recipe_network("vitt", 64), decoder=decoder).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=1e-3, weight_decay=0.1

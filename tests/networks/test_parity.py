@@ -9,13 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts.networks import EfficientSAM
+from scripts.networks import EfficientSAM, load_weights
 from scripts.networks.image_encoder import ComputedOnce
 from scripts.networks.two_way_transformer import TwoWayAttentionBlock
-from tests.networks.recipe import FIXTURE, outputs, recipe_images, recipe_network, recipe_state
+from tests.networks.recipe import FIXTURE, outputs, recipe_images, recipe_network, recipe_state, upstream_state
 
 SIZE = (96, 120)  # height and width of the recipe's images
-LABELS = {-1: "invalid_points", 1: "point_embeddings", 2: "bbox_top_left_embeddings", 3: "bbox_bottom_right_embeddings"}
+LABELS = {
+    -1: "invalid_points",
+    0: "background_embeddings",
+    1: "point_embeddings",
+    2: "bbox_top_left_embeddings",
+    3: "bbox_bottom_right_embeddings",
+}
+NO_LABEL = 255  # adds nothing to the position
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,39 @@ def test_outputs_are_those_recorded_when_the_code_reproduced_upstreams(backbone,
         )
 
 
+def upstreams_decoding(network, embeddings, points, labels):
+    """Decode one image's objects without anything that upstream has not."""
+    encoder = network.prompt_encoder
+    points, missing = encoder.rescale(points.flatten(0, 1), SIZE), 6 - points.shape[2]
+    points, labels = F.pad(points, [0, 0, 0, missing], value=-1.0), F.pad(labels.flatten(0, 1), [0, missing], value=-1)
+    tokens = encoder.pe_layer((points + 0.5) / network.image_size)
+    for label, name in LABELS.items():
+        if label != 0:
+            tokens = tokens + getattr(encoder, name).weight * (labels == label).unsqueeze(-1)
+    return network.mask_decoder(embeddings.expand(len(points), -1, -1, -1), encoder.dense_pe(), tokens)
+
+
+@pytest.mark.parametrize("mask", [None, 0.0, 1.0, -100.0, 1e6], ids=lambda mask: f"mask {mask}")
+@pytest.mark.parametrize("labels", [(1, 1), (1, 0), (0, 0), (2, 3), (0, -1)], ids=str)
+def test_with_upstreams_checkpoint_outputs_are_upstreams_exactly_whatever_is_added(tmp_path, labels, mask):
+    path = tmp_path / "efficient_sam_vitt.pt"
+    torch.save({"model": upstream_state(EfficientSAM("vitt", 64))}, path)
+    network = load_weights(EfficientSAM("vitt", 64), path).eval().requires_grad_(False)
+    path.unlink()
+    points, labels = torch.tensor([[[[31.0, 40.0], [95.0, 62.0]], [[12.0, 20.0], [100.0, 81.0]]]]), torch.tensor(labels)
+    labels = labels.expand(1, 2, 2)
+    embeddings = network.encode_image(recipe_images(1))
+    prompt = None if mask is None else mask * torch.randn(1, 2, 1, 16, 16)
+    logits, iou = network.decode_all(embeddings, points, labels, SIZE, prompt)
+    expected_logits, expected_iou = upstreams_decoding(network, embeddings, points, labels)
+    assert torch.equal(logits[0], expected_logits)
+    assert torch.equal(iou[0], expected_iou)
+
+
+def test_the_recipes_upstream_checkpoint_has_upstreams_278_entries():
+    assert len(upstream_state(EfficientSAM("vitt", 64))) == 278
+
+
 @pytest.mark.parametrize("image_size", [64, 256])
 @pytest.mark.parametrize("size", [(64, 64), (96, 120), (31, 500)])
 def test_half_a_pixel_is_added_on_the_networks_grid_not_the_images(image_size, size):
@@ -61,7 +101,7 @@ def test_half_a_pixel_is_added_on_the_networks_grid_not_the_images(image_size, s
     expected = fourier(
         network, (x / size[1] * image_size + 0.5) / image_size, (y / size[0] * image_size + 0.5) / image_size
     )
-    close(token(network, [x, y], 0, size), expected)
+    close(token(network, [x, y], NO_LABEL, size), expected)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +110,12 @@ def test_half_a_pixel_is_added_on_the_networks_grid_not_the_images(image_size, s
 def test_each_negative_coordinate_becomes_minus_one_on_its_own(network, point, xy):
     x = point[0] * 64 / SIZE[1] if xy[0] is None else xy[0]
     y = point[1] * 64 / SIZE[0] if xy[1] is None else xy[1]
-    close(token(network, point, 0), fourier(network, (x + 0.5) / 64, (y + 0.5) / 64))
+    close(token(network, point, NO_LABEL), fourier(network, (x + 0.5) / 64, (y + 0.5) / 64))
 
 
 @pytest.mark.parametrize("label", [-2, -1, 0, 1, 2, 3, 4, 255])
-def test_label_adds_its_own_embedding_or_nothing(network, label):
+def test_label_adds_its_own_embedding_or_nothing(label):
+    network = recipe_network("vitt", 64, corrections=True)
     added = token(network, [40.0, 33.0], label) - fourier(
         network, (40 * 64 / 120 + 0.5) / 64, (33 * 64 / 96 + 0.5) / 64
     )

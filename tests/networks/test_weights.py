@@ -10,7 +10,7 @@ import torch
 
 from scripts.errors import InputError
 from scripts.networks import EfficientSAM, add_adapters, find_weights, load_weights
-from tests.networks.recipe import recipe_network, recipe_state
+from tests.networks.recipe import CORRECTIONS, recipe_network, recipe_state, upstream_state
 
 MSA_NAMES = {  # names here -> names of Medical-SAM-Adapter
     ".mlp.fc1.": ".mlp.lin1.",
@@ -22,11 +22,14 @@ MSA_NAMES = {  # names here -> names of Medical-SAM-Adapter
 }
 POSITIONS = "image_encoder.pos_embed"
 ADAPTER = "image_encoder.blocks.5.space_adapter.up.weight"
+DECODER_ADAPTER = "mask_decoder.transformer.layers.1.image_adapter.up.weight"
+PART = "background clicks and mask feedback"
+NO_CORRECTIONS = f"12 tensors of {PART} are not in it and start at zero"
 
 
-def build(backbone="vitt", adapters=False, ratio=0.25):
+def build(backbone="vitt", adapters=False, ratio=0.25, decoder=False):
     network = EfficientSAM(backbone, 64)
-    return add_adapters(network, ratio=ratio) if adapters else network
+    return add_adapters(network, ratio=ratio, decoder=decoder) if adapters else network
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +40,10 @@ def states():
         "vits": build("vits"),
         "adapted": build(adapters=True),
         "wide": build(adapters=True, ratio=0.5),
+        "decoder": build(adapters=True, decoder=True),
     }
-    return {kind: recipe_state(network) for kind, network in kinds.items()}
+    states = {kind: recipe_state(network, corrections=True) for kind, network in kinds.items()}
+    return {**states, "upstream": upstream_state(kinds["vitt"])}
 
 
 @pytest.fixture
@@ -90,9 +95,9 @@ def equal(found, expected):
         pytest.param(lambda state: {f"module.{name}": value for name, value in state.items()}, id="module"),
     ],
 )
-@pytest.mark.parametrize("kind", ["vitt", "adapted"])
+@pytest.mark.parametrize("kind", ["vitt", "adapted", "decoder"])
 def test_checkpoint_loads_whole_from_every_form(states, save, wrap, kind):
-    network = build(adapters=kind == "adapted")
+    network = build(adapters=kind != "vitt", decoder=kind == "decoder")
     assert load_weights(network, save(wrap(states[kind]))) is network
     equal(network.state_dict(), states[kind])
 
@@ -116,10 +121,13 @@ def test_half_precision_is_widened_to_the_networks_own(states, save, dtype):
 
 
 def test_checkpoint_of_medical_sam_adapter_loads_under_our_names_and_says_what_was_left_out(states, save, caplog):
-    path = save({"state_dict": in_msa_form(states["adapted"]), "epoch": 3})
+    theirs = {name: value for name, value in states["adapted"].items() if not CORRECTIONS.search(name)}
+    path, network = save({"state_dict": in_msa_form(theirs), "epoch": 3}), build(adapters=True)
+    fresh = {name: value.clone() for name, value in network.state_dict().items() if CORRECTIONS.search(name)}
     with caplog.at_level(logging.INFO, logger="scripts.networks"):
-        network = load_weights(build(adapters=True), path)
-    equal(network.state_dict(), states["adapted"])
+        load_weights(network, path)
+    equal(network.state_dict(), {**theirs, **fresh})
+    assert NO_CORRECTIONS in caplog.text
     assert "left out 24 relative-position tables, all zero" in caplog.text
     assert "left out 48 depth-adapter tensors" in caplog.text
 
@@ -130,20 +138,43 @@ def test_plain_checkpoint_leaves_fresh_adapters_and_says_so(states, save, caplog
     with caplog.at_level(logging.INFO, logger="scripts.networks"):
         load_weights(network, save({"model": states["vitt"]}))
     equal(network.state_dict(), {**states["vitt"], **fresh})
-    assert "96 adapter tensors are not in it and start at zero" in caplog.text
+    assert "96 tensors of adapters are not in it and start at zero" in caplog.text
+    assert PART not in caplog.text
+
+
+def test_checkpoint_without_adapters_of_the_decoder_leaves_fresh_ones_and_says_so(states, save, caplog):
+    network = build(adapters=True, decoder=True)
+    fresh = {name: value.clone() for name, value in network.state_dict().items() if name not in states["adapted"]}
+    with caplog.at_level(logging.INFO, logger="scripts.networks"):
+        load_weights(network, save({"model": states["adapted"]}))
+    equal(network.state_dict(), {**states["adapted"], **fresh})
+    assert "24 tensors of decoder adapters are not in it and start at zero" in caplog.text
+    assert "tensors of adapters" not in caplog.text
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["plain", "adapted"])
+def test_upstreams_checkpoint_leaves_what_it_has_not_as_it_starts_and_says_so(states, save, caplog, adapters):
+    path, network = save({"model": states["upstream"]}), build(adapters=adapters)
+    fresh = {name: value.clone() for name, value in network.state_dict().items() if name not in states["upstream"]}
+    with caplog.at_level(logging.INFO, logger="scripts.networks"):
+        load_weights(network, path)
+    assert len(fresh) == 12 + 96 * adapters
+    equal(network.state_dict(), {**states["upstream"], **fresh})
+    adapter_note = "; 96 tensors of adapters are not in it and start at zero" if adapters else ""
+    assert caplog.messages == [f"loaded 278 tensors from {path}{adapter_note}; {NO_CORRECTIONS}"]
 
 
 def test_log_names_the_file_and_counts_its_tensors(states, save, caplog):
     path = save(states["vitt"])
     with caplog.at_level(logging.INFO, logger="scripts.networks"):
         load_weights(build(), path)
-    assert caplog.messages == [f"loaded 278 tensors from {path}"]
+    assert caplog.messages == [f"loaded 290 tensors from {path}"]
 
 
 @pytest.mark.parametrize(("saved_at", "warned"), [(64, False), (80, True), (None, False)])
 def test_weights_saved_at_another_image_size_load_with_a_warning(states, save, caplog, saved_at, warned):
     """No tensor's shape tells the size; a checkpoint of this bundle notes it, one of upstream's does not."""
-    state = states["vitt"] if saved_at is None else recipe_network("vitt", saved_at).state_dict()
+    state = states["vitt"] if saved_at is None else recipe_network("vitt", saved_at, corrections=True).state_dict()
     network = load_weights(build(), save({"model": state, "epoch": 3}))
     equal(network.state_dict(), states["vitt"])
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -200,6 +231,20 @@ def refused(network, path, message):
             lambda s: {**in_msa_form(s), "image_encoder.blocks.7.attn.rel_w": torch.eye(64)},
             "trained relative positions",
         ),
+        ("decoder", lambda s: without(s, DECODER_ADAPTER), f"1 tensors missing .{DECODER_ADAPTER}."),
+        ("vitt", lambda s: without(s, "prompt_encoder.no_mask_embed.weight"), "1 tensors missing .*no_mask_embed"),
+        ("vitt", lambda s: {k: v for k, v in s.items() if "mask_downscaling" not in k}, "10 tensors missing"),
+        ("vitt", lambda s: {k: v for k, v in s.items() if "downscaling.6." not in k}, "2 tensors missing"),
+        (
+            "vitt",
+            lambda s: {**s, "prompt_encoder.mask_downscaling.3.weight": torch.zeros(8, 4, 2, 2)},
+            r"mask_downscaling.3.weight is \(8, 4, 2, 2\) in the file and \(16, 4, 2, 2\)",
+        ),
+        (
+            "upstream",
+            lambda s: without(s, "mask_decoder.iou_token.weight"),
+            "1 tensors missing .mask_decoder.iou_token",
+        ),
     ],
     ids=[
         "missing",
@@ -212,10 +257,17 @@ def refused(network, path, message):
         "one kind of adapter missing",
         "one kind of adapter missing, MSA",
         "trained relative positions",
+        "one tensor of the decoder's adapters missing",
+        "no-mask embedding missing",
+        "mask embedding missing",
+        "last layer of the mask embedding missing",
+        "other mask embedding",
+        "missing, upstream's",
     ],
 )
 def test_checkpoint_that_does_not_fit_is_refused(states, save, kind, change, message):
-    refused(build(adapters=kind == "adapted"), save({"model": change(states[kind])}), message)
+    network = build(adapters=kind in ("adapted", "decoder"), decoder=kind == "decoder")
+    refused(network, save({"model": change(states[kind])}), message)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +288,34 @@ def test_adapters_of_another_ratio_are_refused(states, save):
 
 def test_adapters_are_refused_by_a_network_without(states, save):
     refused(build(), save(states["adapted"]), "holds adapters but the network has none: add adapters")
+
+
+def test_adapters_of_the_decoder_are_refused_by_a_network_without(states, save):
+    message = "holds decoder adapters but the network has none: add decoder adapters"
+    refused(build(adapters=True), save(states["decoder"]), message)
+
+
+def test_adapters_of_the_decoder_do_not_stand_in_for_the_encoders(states, save):
+    state = {name: value for name, value in states["decoder"].items() if name not in states["adapted"]}
+    state = {**states["vitt"], **state}
+    refused(build(), save(state), "holds decoder adapters but the network has none")
+
+
+@pytest.mark.parametrize("name", ["background_embeddings.weight", "no_mask_embed.weight", "mask_downscaling.6.bias"])
+def test_checkpoint_without_an_added_part_is_refused_by_a_network_where_it_is_trained(states, save, name):
+    network = build()
+    with torch.no_grad():
+        network.prompt_encoder.get_parameter(name)[..., 0] = 1e-4
+    path = save({"model": states["upstream"]})
+    refused(network, path, f"has no {PART} but the network's are trained: load it into a new network")
+
+
+def test_an_added_part_whose_last_layers_are_zero_is_not_taken_for_trained(states, save):
+    network = build()
+    with torch.no_grad():
+        network.prompt_encoder.get_parameter("mask_downscaling.0.weight").add_(1)
+    load_weights(network, save({"model": states["upstream"]}))
+    assert torch.equal(network.state_dict()[POSITIONS], states["upstream"][POSITIONS])
 
 
 class NotATensor:

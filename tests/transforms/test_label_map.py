@@ -18,6 +18,14 @@ def test_largest_positive_logit_wins_and_the_rest_is_background():
     assert label_map([first, second]).tolist() == [[[1, 2, 2], [0, 0, 2]]]
 
 
+def test_inner_class_wins_over_the_one_around_it_whatever_their_logits():
+    cell, nucleus = [[9.0, 9.0, -1.0]], [[1.0, -1.0, 1.0]]
+    other_cell, other_nucleus = [[-1.0, -1.0, -1.0]], [[-1.0, 1.0, -1.0]]
+    logits = MetaTensor(torch.tensor([cell, nucleus, other_cell, other_nucleus]))
+    assert LabelMapd("pred", class_count=2)({"pred": logits})["pred"].tolist() == [[[2, 2, 2]]]
+    assert LabelMapd("pred", class_count=2)({"pred": logits[:2]})["pred"].tolist() == [[[2, 1, 2]]]
+
+
 def test_objects_keep_their_numbers_where_one_is_empty():
     assert label_map([[[-1.0, -1.0]], [[-1.0, -1.0]], [[-1.0, 1.0]]]).tolist() == [[[0, 3]]]
 

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation with a simulated user: every kind of first prompt, and clicks where the prediction is wrong."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..crops import SmallObjects
+from ..inferers.session import PromptSession
+from ..losses.mask_loss import mask_iou
+from ..prompts import BACKGROUND, Prompt
+from .corrections import correction_click
+
+
+class SimulatedUser(nn.Module):
+    """A network and the user who asks for objects and corrects what comes: what an evaluator evaluates.
+
+    Args:
+        network: an EfficientSAM.
+        image_size: side of the network's image in pixels.
+        clicks: after how many clicks to keep the mask; the first is the prompt ``click_1``, each further one lies at
+            the innermost point of the largest error.
+        crop: what small objects are, for the closer look; nothing never crops.
+        mask_feedback: whether the network is shown its last mask with the clicks that correct it.
+        class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: int,
+        clicks: Sequence[int] = (1,),
+        crop: SmallObjects | None = None,
+        mask_feedback: bool = True,
+        class_masks: bool = False,
+    ) -> None:
+        super().__init__()
+        if 1 not in clicks or min(clicks) < 1:
+            raise ValueError(f"clicks counts from 1, which is one of them, got {list(clicks)}")
+        self.network = network
+        self.image_size = image_size
+        self.clicks = sorted(clicks)
+        self.crop = crop
+        self.mask_feedback = mask_feedback
+        self.class_masks = class_masks
+
+    def forward(self, image: Tensor, label: Tensor, prompts: Mapping[str, Mapping[str, Tensor]]) -> dict:
+        """Ask for the objects of one image in every way.
+
+        Args:
+            image: (1, 3, H, W), RGB in 0..1.
+            label: (1, Q, H, W) masks.
+            prompts: for each kind, ``points`` (1, Q, N, 2) and ``labels`` (1, Q, N).
+
+        Returns:
+            ``masks``: logits (1, Q, H, W) by kind; ``iou``: what the network predicts of each, (1, Q); ``points``,
+            (1, Q, N, 2), and ``labels``, (1, Q, N): the first prompts by kind; and, where there is a click, ``trace``:
+            the true IoU after each click (1, Q, clicks), and ``flips``: for each click (1, Q, clicks) whether it was a
+            background click whose pixel is now background (1) or still is not (0); -1 else.
+        """
+        if len(image) != 1:
+            raise ValueError(f"one image at a time: got {len(image)}")
+        first_prompts = {key: {kind: prompt[key] for kind, prompt in prompts.items()} for key in ("points", "labels")}
+        result: dict = {"masks": {}, "iou": {}, **first_prompts}
+        embeddings = None
+        for kind, prompt in prompts.items():
+            index = range(1, label.shape[1] + 1) if self.class_masks else None
+            session = PromptSession(self.network, image, self.image_size, self.crop, self.mask_feedback, index)
+            session.embeddings = embeddings  # of the whole image, the same for every kind
+            first = list(zip(prompt["points"][0].cpu().numpy(), prompt["labels"][0].cpu().numpy()))
+            if kind == "click_1":
+                self.refine(session, first, label[0] > 0.5, result)
+            else:
+                logits, iou = session.predict(first)
+                result["masks"][kind], result["iou"][kind] = logits[None], iou[None]
+            embeddings = session.embeddings
+        return result
+
+    def refine(self, session: PromptSession, prompts: list[Prompt], wanted: Tensor, result: dict) -> None:
+        """Click, look, and click again."""
+        truth = wanted.cpu().numpy()
+        trace, flips = [], []
+        before = [0] * len(prompts)  # points of each object in the round before
+        for count in range(1, self.clicks[-1] + 1):
+            logits, iou = session.predict(prompts)
+            predicted = (logits > 0).cpu().numpy()
+            flips.append([flipped(*prompt, mask, points) for prompt, mask, points in zip(prompts, predicted, before)])
+            before = [len(labels) for _, labels in prompts]
+            trace.append(mask_iou(logits, wanted.float()))
+            if count in self.clicks:
+                result["masks"][f"click_{count}"], result["iou"][f"click_{count}"] = logits[None], iou[None]
+            if count < self.clicks[-1]:
+                prompts = [add_click(*each) for each in zip(prompts, predicted, truth)]
+        result["trace"] = torch.stack(trace, dim=1)[None]
+        result["flips"] = torch.tensor(flips).T[None]
+
+
+def add_click(prompt: Prompt, predicted: np.ndarray, truth: np.ndarray) -> Prompt:
+    """Append the click that a prediction asks for, or none where it is right."""
+    click = correction_click(predicted, truth)
+    if click is None:
+        return prompt
+    return np.concatenate([prompt[0], click[0]]), np.concatenate([prompt[1], click[1]])
+
+
+def flipped(xy: np.ndarray, labels: np.ndarray, mask: np.ndarray, before: int) -> int:
+    """Tell whether the last point is a new background click that did its work (1) or not (0), or is none (-1)."""
+    if len(labels) == before or labels[-1] != BACKGROUND:
+        return -1
+    x, y = xy[-1].astype(int)
+    return int(not mask[y, x])

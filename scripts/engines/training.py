@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training with a simulated user, who looks at each prediction and clicks where it is wrong."""
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..prompts import PADDING
+from .corrections import correction_click
+
+RoundOutput = tuple[Tensor, Tensor, Tensor, Tensor]  # logits, predicted IoU, points and their labels
+
+
+class IterativeClicks(nn.Module):
+    """A network and the user who corrects it, as the one module that a trainer trains.
+
+    MONAI's SupervisedTrainer runs it as it would the network, so that mixed precision, accumulation and
+    DistributedDataParallel work as they do. (MONAI's ``Interaction`` classes, which do this in the trainer, encode the
+    image at every click.) The image is encoded once. Of the rounds, the last ones take gradients; those before are
+    simulated and keep no activations.
+
+    Args:
+        network: an EfficientSAM; its parameters are this module's.
+        rounds: most predictions for an image; each step draws from 1 to this.
+        gradient_rounds: how many of them, the last ones, are trained.
+        mask_feedback: whether the network is shown its last mask with the clicks that correct it.
+        class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rounds: int = 3,
+        gradient_rounds: int = 2,
+        mask_feedback: bool = True,
+        class_masks: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 1 <= gradient_rounds <= rounds:
+            raise ValueError(f"1 <= gradient_rounds <= rounds, got {gradient_rounds} of {rounds}")
+        self.network = network
+        self.rounds = rounds
+        self.gradient_rounds = gradient_rounds
+        self.mask_feedback = mask_feedback
+        self.class_masks = class_masks
+
+    def forward(self, image: Tensor, points: Tensor, point_labels: Tensor, label: Tensor) -> list[RoundOutput]:
+        """Predict, be corrected, and predict again.
+
+        Args:
+            image: (B, 3, H, W), RGB in 0..1.
+            points: (B, Q, N, 2), (x, y) in pixels of ``image``: the first prompt.
+            point_labels: (B, Q, N).
+            label: (B, Q, H, W), what the user wants.
+
+        Returns:
+            For each trained round, logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, and the points
+            (B, Q, N, 2), in 0..1 of the image, and point labels (B, Q, N) that they answer.
+        """
+        size = (image.shape[2], image.shape[3])
+        embeddings = self.network.encode_image(image)
+        rounds = self.draw_rounds()
+        rng = np.random.RandomState(int(torch.randint(2**31, ())))
+        wanted = (label > 0.5).cpu().numpy()
+        mask_prompt: Tensor | None = None
+        predictions: list[RoundOutput] = []
+        for done in range(rounds):
+            trained = rounds - done <= self.gradient_rounds
+            with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+                seen = embeddings if trained else embeddings.detach()
+                logits, iou = self.network.decode_all(seen, points, point_labels, size, mask_prompt)
+            if trained:
+                predictions.append((logits, iou, (points + 0.5) / points.new_tensor(size[::-1]), point_labels))
+            if done + 1 < rounds:
+                low = self.answer(logits.detach(), iou.detach())
+                predicted = self.network.upscale(low.squeeze(2).float(), size) > 0
+                points, point_labels = add_clicks(points, point_labels, predicted.cpu().numpy(), wanted, rng)
+                mask_prompt = low if self.mask_feedback else None
+        return predictions
+
+    def draw_rounds(self) -> int:
+        """Draw the rounds of a step, from torch's own numbers, which a run seeds: the same again after a stop."""
+        return int(torch.randint(1, self.rounds + 1, ()))
+
+    def answer(self, logits: Tensor, iou: Tensor) -> Tensor:
+        """Give the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown."""
+        index = iou.argmax(2)  # (B, Q)
+        if self.class_masks:
+            index = torch.arange(1, iou.shape[1] + 1, device=iou.device).expand_as(index)
+        return logits.gather(2, index[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:]))
+
+
+def add_clicks(
+    points: Tensor,
+    point_labels: Tensor,
+    predicted: np.ndarray,
+    wanted: np.ndarray,
+    rng: np.random.RandomState | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Append one click for each object (B, Q), where its prediction (B, Q, H, W) is wrong; padding where it is not."""
+    xy, labels = np.full((*wanted.shape[:2], 1, 2), -1, np.float32), np.full((*wanted.shape[:2], 1), PADDING)
+    for b, q in np.ndindex(wanted.shape[:2]):
+        click = correction_click(predicted[b, q], wanted[b, q], rng) if wanted[b, q].any() else None
+        if click is not None:
+            xy[b, q], labels[b, q] = click
+    return (
+        torch.cat([points, torch.from_numpy(xy).to(points)], dim=2),
+        torch.cat([point_labels, torch.from_numpy(labels).to(point_labels)], dim=2),
+    )

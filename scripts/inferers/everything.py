@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segment everything on an image: a grid of clicks, and of their masks those that are sure, stable and not the same.
+
+After the automatic mask generation of Kirillov et al., "Segment Anything" (2023), appendix B. Where SAM looks again at
+crops laid out over the image, this looks again at a crop around each small object that the first look found, because
+what the network predicts of its masks tells little while an object is a few cells of its grid.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from ..crops import SmallObjects
+from ..errors import InputError
+from ..prompts import FOREGROUND, Prompt, pad_prompts
+from .instances import Found, number_instances, stability_score, suppress
+from .session import CHUNK, PromptSession
+
+SAME_IOU = 0.9  # of two masks of the first look that one closer look is enough for; less loses half of dense nuclei
+
+
+class EverythingInferer(Inferer):
+    """Click all over one image, and keep the instances that are found.
+
+    The image is encoded once for the whole grid of clicks, and once more around each small object, with the same click.
+
+    Args:
+        image_size: side of the network's image in pixels.
+        points_per_side: of the grid of clicks; an object that lies between its points is missed.
+        iou_threshold: the least IoU that the network predicts of a mask.
+        stability_threshold: the least stability of a mask, see :func:`scripts.inferers.instances.stability_score`.
+        first_look: share of both thresholds that a mask must reach to be looked at again, where there is a crop.
+        nms_threshold: of two masks with a larger IoU than this, the one with the lower score is dropped.
+        min_area: the fewest pixels of the image that an instance has.
+        max_area: the largest share of the image that an instance covers; what covers more is background.
+        crop: what small objects are, for the closer look; nothing never crops.
+        slice_index: the slice of a volume to segment.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        points_per_side: int = 32,
+        iou_threshold: float = 0.5,
+        stability_threshold: float = 0.5,
+        first_look: float = 0.8,
+        nms_threshold: float = 0.3,
+        min_area: int = 16,
+        max_area: float = 0.5,
+        crop: SmallObjects | None = None,
+        slice_index: int | None = None,
+    ) -> None:
+        super().__init__()
+        if points_per_side < 1:
+            raise InputError(f"points_per_side is at least 1, got {points_per_side}")
+        self.image_size = image_size
+        self.points_per_side = points_per_side
+        self.iou_threshold = iou_threshold
+        self.stability_threshold = stability_threshold
+        self.first_look = first_look
+        self.nms_threshold = nms_threshold
+        self.min_area = min_area
+        self.max_area = max_area
+        self.crop = crop
+        self.slice_index = slice_index
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> MetaTensor:
+        """Segment one image.
+
+        Args:
+            inputs: (1, 3, X, Y) or (1, 3, X, Y, Z) RGB in 0..1.
+            network: an EfficientSAM.
+
+        Returns:
+            (1, 1, X, Y[, Z]) int32: 0 is background, 1 to n are instances, the best score first. ``meta["prompts"]``
+            has an entry for each, without points but with ``box`` [x0, y0, x1, y1] (first and last pixel inside),
+            ``area`` in pixels, ``predicted_iou`` and ``stability``; ``meta["seconds"]`` is the time spent here.
+
+        Raises:
+            ValueError: when several images come at once.
+            InputError: when a volume comes and the slice is not given or does not exist.
+        """
+        start = time.perf_counter()
+        if inputs.shape[0] != 1:
+            raise ValueError(f"one image at a time: got a batch of {inputs.shape[0]}; images differ in size")
+        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        is_volume = volume.ndim == 5
+        if not is_volume:
+            volume = volume.unsqueeze(-1)
+        k = self.choose_slice(volume.shape[-1])
+        image = volume[..., k].transpose(2, 3)  # (1, 3, X, Y) -> (1, 3, H, W)
+        with torch.no_grad():
+            found = self.find(image, network)
+        instances, entries = number_instances(found, (image.shape[2], image.shape[3]), self.min_area)
+
+        labels = torch.zeros((1, 1, *volume.shape[2:]), dtype=torch.int32, device=volume.device)
+        labels[0, 0, ..., k] = torch.from_numpy(instances).T.to(volume.device)  # (H, W) -> (X, Y)
+        result = MetaTensor(labels if is_volume else labels.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
+        result.is_batch = getattr(inputs, "is_batch", False)
+        written = json.dumps([{"object": q, "slice": k, **entry} for q, entry in enumerate(entries)])
+        seconds = round(time.perf_counter() - start, 3)
+        collated = isinstance(result.meta.get("filename_or_obj"), (list, tuple))
+        result.meta["prompts"] = [written] if collated else written
+        result.meta["seconds"] = [seconds] if collated else seconds
+        return result
+
+    def choose_slice(self, depth: int) -> int:
+        """Choose the slice of a volume of so many."""
+        k = 0 if depth == 1 and self.slice_index is None else self.slice_index
+        if k is None or not 0 <= k < depth:
+            raise InputError(f"slice {k} of a volume of {depth}: set slice to the one to segment, 0 to {depth - 1}")
+        return k
+
+    def find(self, image: Tensor, network: nn.Module) -> list[Found]:
+        """Find the instances of one upright image (1, 3, H, W), the best score first."""
+        session = PromptSession(network, image, self.image_size)
+        embeddings = network.encode_image(image)
+        clicks = grid_of_clicks(session.size, self.points_per_side)
+        if self.crop is None:
+            found = self.look_closer(image, embeddings, network, clicks)
+        else:
+            first = self.look(session, embeddings, clicks)
+            found = self.look_closer(image, embeddings, network, [each.click for each in first])
+        return suppress(found, self.nms_threshold)
+
+    def look(self, session: PromptSession, embeddings: Tensor, clicks: Sequence[Prompt]) -> list[Found]:
+        """Find masks on the network's low-resolution grid, by less than the thresholds."""
+        found = []
+        for start in range(0, len(clicks), CHUNK):
+            part = clicks[start : start + CHUNK]
+            points, labels = pad_prompts([session.on_network(None, click) for click in part])
+            low, iou = session.network.decode_best(
+                embeddings,
+                torch.from_numpy(points)[None].to(embeddings.device),
+                torch.from_numpy(labels)[None].to(embeddings.device),
+                (self.image_size, self.image_size),
+            )
+            found += self.select(part, low[0, :, 0], iou[0], share=self.first_look, min_area=1)
+        return suppress(found, SAME_IOU)
+
+    def look_closer(
+        self, image: Tensor, embeddings: Tensor, network: nn.Module, clicks: Sequence[Prompt]
+    ) -> list[Found]:
+        """Find masks on the image's grid, those of small objects on a crop."""
+        found = []
+        for start in range(0, len(clicks), CHUNK):
+            part = clicks[start : start + CHUNK]
+            session = PromptSession(network, image, self.image_size, self.crop)
+            session.embeddings = embeddings
+            logits, iou = session.predict(part)  # (CHUNK, H, W)
+            found += self.select(part, logits, iou, share=1.0, min_area=self.min_area)
+        return found
+
+    def select(self, clicks: Sequence[Prompt], logits: Tensor, iou: Tensor, share: float, min_area: int) -> list[Found]:
+        """Keep of Q masks, logits (Q, h, w), those that reach a share of the thresholds and have a fitting area."""
+        stability, area = stability_score(logits), (logits > 0).flatten(1).sum(1)
+        kept = (iou >= share * self.iou_threshold) & (stability >= share * self.stability_threshold)
+        kept &= (area >= min_area) & (area <= self.max_area * logits[0].numel())
+        return [
+            Found(clicks[q], np.flatnonzero((logits[q] > 0).cpu().numpy()), float(iou[q]), float(stability[q]))
+            for q in kept.nonzero().flatten().tolist()
+        ]
+
+
+def grid_of_clicks(size: Sequence[int], points_per_side: int) -> list[Prompt]:
+    """Lay a foreground click into the middle of each cell of a grid over an image of ``size`` (H, W)."""
+    middles = (np.arange(points_per_side) + 0.5) / points_per_side
+    x, y = np.meshgrid(np.floor(middles * size[1]), np.floor(middles * size[0]))
+    return [(np.array([xy], np.float32), np.array([FOREGROUND])) for xy in zip(x.ravel(), y.ravel())]

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objects of one image, round after round: encode what must be seen once, decode once per click."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..crops import Box, Crop, SmallObjects, box_around, holds, mask_box
+from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, Prompt, align_prompts, pad_prompts
+
+NOTHING = -100.0  # logit outside the part of the image that was looked at
+NUM_SLOTS = 6  # that the network pads a prompt to
+CHUNK = 16  # crops encoded, or objects decoded, at a time
+
+
+@dataclass
+class _Look:
+    """How an object was last looked at."""
+
+    crop: Crop | None = None  # None is the whole image
+    embeddings: Tensor | None = None  # (1, 256, T, T) of the crop
+    low: Tensor | None = None  # (1, 4T, 4T) logits of the round before
+    iou: float = 0.0
+
+
+class PromptSession:
+    """Predict Q objects of one image from prompts that grow from round to round.
+
+    An object that is small on the network's grid, by its box or by the first mask, is predicted again on a crop around
+    it, which is encoded once and kept; a click outside the crop widens the view. The network needs ``encode_image``,
+    ``decode_best`` and ``upscale``.
+
+    Args:
+        network: an EfficientSAM.
+        image: (1, 3, H, W), RGB in 0..1, upright.
+        image_size: side of the network's image in pixels.
+        crop: what small objects are; nothing never crops.
+        mask_feedback: whether the network is shown its mask of the round before.
+        mask_index: which of the network's four masks answers each object, where each has a meaning of its own; nothing
+            takes the one that the network believes to be best.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        image_size: int,
+        crop: SmallObjects | None = None,
+        mask_feedback: bool = True,
+        mask_index: Sequence[int] | None = None,
+    ) -> None:
+        self.network = network
+        self.mask_index = mask_index
+        self.image = image
+        self.size = (image.shape[2], image.shape[3])
+        self.image_size = image_size
+        self.crop = crop
+        self.mask_feedback = mask_feedback
+        self.embeddings: Tensor | None = None
+        self.looks: list[_Look] = []
+
+    def predict(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """Predict each object from all its points so far.
+
+        Args:
+            prompts: points (N, 2), (x, y) in pixels of the image, and labels (N) of each object; the objects are the
+                same, in the same order, from round to round.
+
+        Returns:
+            Logits (Q, H, W), -100 outside the crop that an object was seen on, and predicted IoU (Q).
+        """
+        first = not self.looks
+        if first:
+            self.looks = [_Look() for _ in prompts]
+        if len(prompts) != len(self.looks):
+            raise ValueError(f"the session has {len(self.looks)} objects, got prompts for {len(prompts)}")
+        prompts = [(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
+        everything = list(range(len(prompts)))
+        if self.crop is not None:
+            self.choose_crops([q for q in everything if self.is_unseen(q, prompts[q])], prompts)
+        self.decode(everything, prompts)
+        if self.crop is not None and first:  # now there is a mask to tell an object's size
+            small = [q for q in everything if self.looks[q].crop is None]
+            self.choose_crops(small, prompts)
+            self.decode([q for q in small if self.looks[q].crop is not None], prompts)
+        logits = torch.stack([self.paste(look) for look in self.looks])
+        return logits, torch.tensor([look.iou for look in self.looks], device=logits.device)
+
+    def is_unseen(self, q: int, prompt: Prompt) -> bool:
+        """Tell whether the object has a box before its first look, or a part outside the crop that it is seen on."""
+        look, (xy, labels) = self.looks[q], prompt
+        if look.low is None:
+            return bool((labels == TOP_LEFT).any())
+        return look.crop is not None and not all(holds(look.crop, point) for point in xy[labels == FOREGROUND])
+
+    def choose_crops(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
+        """Choose each object's crop, if it is small, and encode what has not been seen."""
+        chosen = []
+        for q in objects:
+            box = self.extent(q, prompts[q])
+            crop = None if box is None else self.crop(box, self.size)
+            if crop != self.looks[q].crop:
+                self.looks[q] = _Look(crop)
+                chosen += [q] * (crop is not None)
+        for start in range(0, len(chosen), CHUNK):
+            part = chosen[start : start + CHUNK]
+            crops = []
+            for q in part:
+                x0, y0, x1, y1 = self.looks[q].crop
+                crops.append(self.resize(self.image[:, :, y0:y1, x0:x1]))
+            for q, embeddings in zip(part, self.network.encode_image(torch.cat(crops)).split(1)):
+                self.looks[q].embeddings = embeddings
+
+    def extent(self, q: int, prompt: Prompt) -> Box | None:
+        """Give the box around all that is known of an object: its box, its last mask and its foreground clicks."""
+        xy, labels = prompt
+        clicks = [(x, y, x, y) for x, y in xy[labels == FOREGROUND].tolist()]
+        corners = [
+            tuple(xy[labels == label][0].tolist()) for label in (TOP_LEFT, BOTTOM_RIGHT) if (labels == label).any()
+        ]
+        boxes = [corners[0] + corners[1]] if len(corners) == 2 else []
+        look = self.looks[q]
+        if not boxes and look.low is not None:
+            seen = mask_box((self.paste(look) > 0).cpu().numpy())
+            boxes = [seen] if seen else []
+        return box_around(boxes + clicks) if boxes + clicks else None
+
+    def resize(self, image: Tensor) -> Tensor:
+        """Bring a crop to the network's size as the network does itself, so that crops can be encoded together."""
+        return nn.functional.interpolate(
+            image, [self.image_size, self.image_size], mode="bilinear", align_corners=False
+        )
+
+    def decode(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
+        """Decode objects, those together that share an image embedding or have one each."""
+        groups: dict[tuple[bool, bool, int], list[int]] = {}
+        for q in objects:
+            look = self.looks[q]
+            # points are padded to six, and to no more: padding takes part in attention and would change the answer
+            slots = max(len(prompts[q][1]), NUM_SLOTS)
+            groups.setdefault((look.crop is not None, look.low is not None and self.mask_feedback, slots), []).append(q)
+        for (on_crop, has_mask, _), group in groups.items():
+            for start in range(0, len(group), CHUNK):
+                self.decode_group(group[start : start + CHUNK], prompts, on_crop, has_mask)
+
+    def decode_group(self, group: list[int], prompts: Sequence[Prompt], on_crop: bool, has_mask: bool) -> None:
+        points, labels = pad_prompts([self.on_network(self.looks[q].crop, prompts[q]) for q in group])
+        points, labels = (torch.from_numpy(array).to(self.image.device) for array in (points, labels))
+        masks = torch.stack([self.looks[q].low for q in group]) if has_mask else None  # (n, 1, 4T, 4T)
+        index = None if self.mask_index is None else torch.tensor([self.mask_index[q] for q in group]).to(points.device)
+        axis = 1 if on_crop else 0  # (n, 1, ...): an image each, or (1, n, ...): one image
+        if on_crop:
+            embeddings = torch.cat([self.looks[q].embeddings for q in group])
+        else:
+            if self.embeddings is None:
+                self.embeddings = self.network.encode_image(self.image)
+            embeddings = self.embeddings
+        low, iou = self.network.decode_best(
+            embeddings,
+            points.unsqueeze(axis),
+            labels.unsqueeze(axis),
+            (self.image_size, self.image_size),
+            None if masks is None else masks.unsqueeze(axis),
+            None if index is None else index.unsqueeze(axis),
+        )
+        for q, mask, quality in zip(group, low.flatten(0, 1), iou.flatten().tolist()):
+            self.looks[q].low, self.looks[q].iou = mask, quality
+
+    def on_network(self, crop: Crop | None, prompt: Prompt) -> Prompt:
+        """Bring a prompt from pixels of the image to those of the network's image."""
+        xy, labels = prompt
+        x0, y0, x1, y1 = crop = crop or (0, 0, self.size[1], self.size[0])
+        size = (y1 - y0, x1 - x0)
+        # a background click outside a crop says nothing about it
+        labels = np.where([label == BACKGROUND and not holds(crop, p) for p, label in zip(xy, labels)], PADDING, labels)
+        xy = align_prompts(xy - (x0, y0), labels, size, self.image_size)
+        scaled = xy * (np.array([self.image_size, self.image_size], np.float32) / size[::-1])
+        return np.where((labels == PADDING)[:, None], -1.0, scaled).astype(np.float32), labels
+
+    def paste(self, look: _Look) -> Tensor:
+        """Bring an object's last logits to the image's grid, (H, W)."""
+        if look.crop is None:
+            return self.network.upscale(look.low.float(), self.size)[0]
+        x0, y0, x1, y1 = look.crop
+        logits = torch.full(self.size, NOTHING, device=look.low.device)
+        logits[y0:y1, x0:x1] = self.network.upscale(look.low.float(), (y1 - y0, x1 - x0))[0]
+        return logits
