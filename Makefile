@@ -27,10 +27,11 @@ test: setup lint
 lint: setup
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
+	$(RUN) mypy
 
 format: setup
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
 clean:
-	rm -rf eval .cache models/model.pt models/model_final.pt models/last.pt
+	rm -rf eval .cache models/model.pt models/model_final.pt models/last.pt models/adapter.pth

@@ -37,6 +37,8 @@ from .networks import EfficientSAM, add_adapters, trainable_parameters
 from .networks.efficient_sam import BACKBONES
 from .networks.image_encoder import PATCH_SIZE
 
+Call = Callable[[], object]  # what is timed
+
 MATRIX_SIZE, MATRIX_REPEATS = 2048, 9
 COLUMNS = {  # of the table, and how each is written
     **dict.fromkeys(("backbone", "image size", "work", "batch"), ""),
@@ -57,11 +59,11 @@ class Row:
     device: str
 
 
-def prepare_training_step(row: Row, device: str, rounds: int = 1) -> Callable[[], None]:
+def prepare_training_step(row: Row, device: str, rounds: int = 1) -> Call:
     """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW."""
     network = add_adapters(EfficientSAM(row.backbone, row.image_size), decoder=True).to(device).train()
     clicks = IterativeClicks(network, rounds, gradient_rounds=min(rounds, 2))
-    clicks.draw_rounds = lambda: rounds  # always the most
+    clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most
     optimizer = torch.optim.AdamW(trainable_parameters(network), lr=1e-4)
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)
     click, half = _click(row, device), row.image_size // 2
@@ -72,20 +74,21 @@ def prepare_training_step(row: Row, device: str, rounds: int = 1) -> Callable[[]
         optimizer.zero_grad()
         target = label[:, :, ::4, ::4].unsqueeze(2).expand(-1, -1, 4, -1, -1)
         predictions = clicks(image, *click, label)
-        sum(F.binary_cross_entropy_with_logits(logits, target) for logits, *_ in predictions).backward()
+        losses = [F.binary_cross_entropy_with_logits(logits, target) for logits, *_ in predictions]
+        torch.stack(losses).sum().backward()
         optimizer.step()
 
     return step
 
 
-def prepare_encode_image(row: Row, device: str) -> Callable[[], None]:
+def prepare_encode_image(row: Row, device: str) -> Call:
     """Build the encoding of one image: once per image, before the first click."""
     network = EfficientSAM(row.backbone, row.image_size).to(device).eval().requires_grad_(False)
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)
     return torch.no_grad()(lambda: network.encode_image(image))
 
 
-def prepare_decode(row: Row, device: str) -> Callable[[], None]:
+def prepare_decode(row: Row, device: str) -> Call:
     """Build the decoding of one object from one click: once per click."""
     network = EfficientSAM(row.backbone, row.image_size).to(device).eval().requires_grad_(False)
     grid = row.image_size // PATCH_SIZE
@@ -94,7 +97,7 @@ def prepare_decode(row: Row, device: str) -> Callable[[], None]:
     return torch.no_grad()(lambda: network.decode(embeddings, *click, size))
 
 
-WORKS = {
+WORKS: dict[str, Callable[[Row, str], Call]] = {
     "training step": prepare_training_step,
     "training step, 3 rounds": partial(prepare_training_step, rounds=3),
     "encode_image": prepare_encode_image,
@@ -246,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    entries = [{**result, "share of matmul": 2 * result["GFLOP/s"] / (before + after)} for result in results]
+    entries = [{**result, "share of matmul": 2 * float(result["GFLOP/s"]) / (before + after)} for result in results]
     report = {"torch": torch.__version__, "name": device_name(args.device), **common}
     print(
         f"torch {report['torch']}, {report['name']}, {args.threads} threads, median of {args.repeats}; "

@@ -20,8 +20,13 @@ TRACKING_SETTINGS = {
 }  # of monai.bundle run --tracking
 
 
-def prepare(argv: Sequence[str]) -> None:
-    """Show input errors as one sentence, and refuse settings that no config has.
+def show_errors() -> None:
+    """Show input errors as one sentence from now on, and others as usual."""
+    sys.excepthook = _show
+
+
+def check_settings(argv: Sequence[str]) -> None:
+    """Refuse settings that no config has.
 
     Args:
         argv: the command line of ``python -m monai.bundle run``; another command's is left alone.
@@ -29,7 +34,6 @@ def prepare(argv: Sequence[str]) -> None:
     Raises:
         InputError: when an override is mistyped; MONAI would add it as a new setting that nothing reads.
     """
-    sys.excepthook = _show
     given = _read_options(argv)
     if "run" not in argv:
         return
@@ -54,9 +58,17 @@ def _check_setting(name: str, parser: ConfigParser) -> None:
     parent, _, _ = key.rpartition("::")
     if key in parser or (parent and parent in parser):
         return
-    nearest = difflib.get_close_matches(parent or key, parser.config.keys(), n=1, cutoff=0.5)
+    settings = [name for name, value in parser.config.items() if parent or _is_setting(value)]
+    nearest = difflib.get_close_matches(parent or key, settings, n=1, cutoff=0.5)
     hint = f"did you mean --{nearest[0]}?" if nearest else "the settings are listed at the top of the config file"
     raise InputError(f"--{name} is not a setting: {hint}")
+
+
+def _is_setting(value: object) -> bool:
+    """Tell a value that a user may write on the command line from a part of the workflow."""
+    if isinstance(value, dict):
+        return "_target_" not in value and not any(isinstance(each, (dict, list)) for each in value.values())
+    return not isinstance(value, list) or not any(isinstance(each, (dict, list)) for each in value)
 
 
 def _read_options(argv: Sequence[str]) -> dict[str, str]:

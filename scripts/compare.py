@@ -6,27 +6,28 @@ python -m scripts.compare lesion.png --points "[[120,96,1]]" --boxes "[[60,40,20
 
 import argparse
 import ast
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from PIL import Image
 
+from .axes import upright
 from .errors import InputError
 from .figures import overlay, panels, to_uint8
 from .inferers import PromptedSliceInferer
-from .networks import EfficientSAM, add_adapters, find_weights, load_weights
-from .prompts import pad_prompts
-from .transforms import LoadFiled, RequestPromptsd, ToRGBd
+from .networks import EfficientSAM, build_network, find_weights, load_weights, read_settings
+from .prompts import Prompt, pad_prompts, read_entries
+from .transforms import LoadCheckedImaged, RequestPromptsd, ToRGBd
 
 TITLES = {"vitt": "EfficientSAM-Ti", "vits": "EfficientSAM-S"}
 
 
-def load_network(backbone: str, path: str, image_size: int) -> EfficientSAM:
+def load_network(backbone: str, path: str, image_size: int | None) -> EfficientSAM:
     """Build a network and load its weights, which must exist: random masks compare nothing.
 
     Raises:
@@ -37,12 +38,11 @@ def load_network(backbone: str, path: str, image_size: int) -> EfficientSAM:
             f"no weights of {TITLES[backbone]}: give --{backbone} PATH, or fetch upstream's by "
             "python -m monai.bundle download_large_files --bundle_path ."
         )
-    return load_weights(add_adapters(EfficientSAM(backbone, image_size), decoder=True), path).eval()
+    settings = read_settings(path, backbone=backbone, image_size=image_size)
+    return load_weights(build_network(settings), path).eval()
 
 
-def draw_row(
-    image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: Sequence | int | None
-) -> list[np.ndarray]:
+def draw_row(image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: Any) -> list[np.ndarray]:
     """Draw the prompt alone, then each network's answer to it.
 
     Args:
@@ -53,22 +53,24 @@ def draw_row(
     Returns:
         One (H, W, 3) uint8 picture for the prompt and one for each network.
     """
-    data = ToRGBd("image")(RequestPromptsd()({"image": image.clone(), **prompts}))
-    entries = json.loads(data["image"].meta["prompts"])
+    item: dict[Hashable, Any] = {"image": image.clone()}
+    item.update(prompts)
+    data = ToRGBd("image")(RequestPromptsd()(item))
+    entries = read_entries(data["image"]) or []
     slices = {entry["slice"] for entry in entries}
     if len(slices) > 1:
         raise InputError("compare draws one slice: give prompts on one")
     k = slices.pop()
 
     def on_slice(array: np.ndarray) -> np.ndarray:
-        return (array[..., k] if array.ndim == 4 else array).swapaxes(1, 2)  # (C, X, Y[, Z]) -> (C, H, W)
+        return upright(array[..., k] if array.ndim == 4 else array)  # (C, X, Y[, Z]) -> (C, H, W)
 
     picture = to_uint8(on_slice(np.asarray(data["image"])))
-    points, point_labels = pad_prompts([(entry["points"], entry["labels"]) for entry in entries])
+    points, point_labels = pad_prompts([Prompt.of(entry) for entry in entries])
     pictures = [overlay(picture, points=points, point_labels=point_labels)]
     for network in networks.values():
         with torch.no_grad():
-            logits = PromptedSliceInferer(network.image_size)(data["image"][None], network)[0]
+            logits = PromptedSliceInferer()(data["image"][None], network)[0]
         pictures.append(overlay(picture, on_slice(np.asarray(logits)) > 0, points, point_labels))
     return pictures
 
@@ -81,7 +83,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--boxes", type=ast.literal_eval, help="[[x0, y0, x1, y1], ...]")
     parser.add_argument("--slice", type=int, help="of a volume")
     parser.add_argument(
-        "--image-size", type=int, default=256, help="the networks' own grid (default 256; upstream's is 1024)"
+        "--image-size", type=int, help="the networks' own grid (default: as trained, else 256; upstream's is 1024)"
     )
     for backbone, title in TITLES.items():
         parser.add_argument(f"--{backbone}", metavar="PATH", help=f"weights of {title} (default: the best in models/)")
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for backbone in TITLES:
         path = getattr(arguments, backbone) or find_weights(Path(__file__).parents[1] / "models", backbone)
         networks[backbone] = load_network(backbone, path, arguments.image_size)
-    image = LoadFiled("image")({"image": arguments.image})["image"]
+    image = LoadCheckedImaged("image")({"image": arguments.image})["image"]
     pictures: list[np.ndarray] = []
     titles: list[str] = []
     for kind in ("points", "boxes"):

@@ -122,7 +122,7 @@ def panels(images: Sequence[ArrayLike], titles: Sequence[str], columns: int | No
     height = max(array.shape[0] for array in arrays)
     widths = [round(array.shape[1] * height / array.shape[0]) for array in arrays]
     font = _fitting_font(titles, widths, largest=max(12, height // 20))
-    strip = math.ceil(1.6 * font.size)
+    strip = math.ceil(1.6 * getattr(font, "size", 10))
     column_widths = [max(widths[column::columns]) for column in range(min(columns, len(arrays)))]
     rows = math.ceil(len(arrays) / columns)
     sheet = Image.new("RGB", (gap + sum(w + gap for w in column_widths), gap + rows * (strip + height + gap)), "white")
@@ -201,7 +201,9 @@ def _star(radius: int, colour: tuple[int, int, int]) -> Image.Image:
     return star.reduce(scale)
 
 
-def _fitting_font(titles: Sequence[str], widths: Sequence[int], largest: int) -> ImageFont.FreeTypeFont:
+def _fitting_font(
+    titles: Sequence[str], widths: Sequence[int], largest: int
+) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return the font of the largest size at which every title is as narrow as its picture, but readable."""
     font = ImageFont.load_default(largest)
     fit = min(width / max(1.0, font.getlength(title)) for title, width in zip(titles, widths))

@@ -1,27 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one form of a prompt: build it from what users write or from a label, validate it, pad it.
+"""The one form of a prompt: build it from what users write or from a label, validate it, pad it, send it with an image.
 
 A prompt for Q objects is ``points`` (Q, N, 2) float32, (x, y) in pixels of the image, and ``point_labels`` (Q, N)
 int64: -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right corner. Pixel indices count
 from 0, and a box's corners are the first and last pixel inside it.
 """
 
+import json
+import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .errors import InputError
 
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
-Prompt = tuple[np.ndarray, np.ndarray]  # (N, 2) and (N,) of one object
+META_KEY = "prompts"
+
+
+class Prompt(NamedTuple):
+    """What is asked of one object."""
+
+    points: np.ndarray  # (N, 2), (x, y) in pixels of the image
+    labels: np.ndarray  # (N,)
+
+    @classmethod
+    def of(cls, entry: "Entry") -> "Prompt":
+        """Take the prompt out of an entry."""
+        return cls(np.reshape(np.array(entry["points"], np.float32), (-1, 2)), np.array(entry["labels"], np.int64))
+
+
+class Entry(TypedDict, total=False):
+    """A prompt on its way with an image, and what came of it."""
+
+    object: int  # from 0
+    slice: int
+    points: list[list[float]]
+    labels: list[int]
+    predicted_iou: float
+    box: list[int]  # of an instance that nobody asked for, and so its area in pixels and its stability
+    area: int
+    stability: float
+
+
+def write_entries(image: Any, entries: Sequence[Entry]) -> None:
+    """Write entries into a MetaTensor's meta, as text, which survives collation; a batch of one gets a list of one."""
+    text = json.dumps(list(entries))
+    image.meta[META_KEY] = [text] if _is_collated(image) else text
+
+
+def read_entries(image: Any) -> list[Entry] | None:
+    """Read what :func:`write_entries` wrote into the meta of an image, or of a batch of one; None where nothing did."""
+    written: Any = getattr(image, "meta", {}).get(META_KEY)
+    if isinstance(written, (list, tuple)):
+        written = written[0]
+    return None if written is None else json.loads(written)
+
+
+def _is_collated(image: Any) -> bool:
+    """Tell a batch, whose meta holds a list for each key, from an image."""
+    return any(isinstance(image.meta.get(key), (list, tuple)) for key in (META_KEY, "filename_or_obj"))
 
 
 def click_prompt(mask: np.ndarray, rng: np.random.RandomState) -> Prompt:
     """Click a random pixel of a (H, W) mask."""
     pixels = np.flatnonzero(mask)
     y, x = np.unravel_index(pixels[rng.randint(len(pixels))], mask.shape)
-    return np.array([[x, y]], np.float32), np.array([FOREGROUND])
+    return Prompt(np.array([[x, y]], np.float32), np.array([FOREGROUND]))
 
 
 def box_prompt(mask: np.ndarray, rng: np.random.RandomState, jitter: float = 0.0) -> Prompt:
@@ -30,15 +79,15 @@ def box_prompt(mask: np.ndarray, rng: np.random.RandomState, jitter: float = 0.0
     box = np.array([[columns[0], rows[0]], [columns[-1], rows[-1]]], np.float32)
     box += rng.uniform(-jitter, jitter, (2, 2)) * (box[1] - box[0] + 1)
     limit = np.array([mask.shape[1] - 1, mask.shape[0] - 1], np.float32)
-    return np.sort(box.clip(0, limit), axis=0).astype(np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT])
+    return Prompt(np.sort(box.clip(0, limit), axis=0).astype(np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT]))
 
 
 def whole_prompt(size: Sequence[int]) -> Prompt:
     """Draw the box of a whole image of ``size`` (H, W), which asks for all there is."""
-    return np.array([[0, 0], [size[1] - 1, size[0] - 1]], np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT])
+    return Prompt(np.array([[0, 0], [size[1] - 1, size[0] - 1]], np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT]))
 
 
-def pad_prompts(prompts: Sequence[Prompt], slots: int = 0) -> Prompt:
+def pad_prompts(prompts: Sequence[tuple], slots: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Stack the prompts of Q objects, padded to the longest or to a number of slots.
 
     Args:
@@ -57,12 +106,12 @@ def pad_prompts(prompts: Sequence[Prompt], slots: int = 0) -> Prompt:
     return points, point_labels
 
 
-def align_prompts(points: np.ndarray, point_labels: np.ndarray, size: Sequence[int], image_size: int) -> np.ndarray:
+def align_points(points: Tensor, point_labels: Tensor, size: tuple[int, int], image_size: int) -> Tensor:
     """Move points so that they lie where they were placed once a small image has been enlarged.
 
-    The network multiplies indices by its size over the image's, as upstream does. On an image that is smaller than the
-    network's, that moves a pixel's centre by up to half a pixel of the image, and leaves the last row and column out of
-    a box. A larger image is left as upstream has it: there the same is less than half a pixel of the network's.
+    EfficientSAM multiplies indices by its size over the image's. On an image that is smaller than the network's, that
+    moves a pixel's centre by up to half a pixel of the image, and leaves the last row and column out of a box. A larger
+    image is left as upstream has it: there the same is less than half a pixel of the network's.
 
     Args:
         points: (..., 2), (x, y) in pixels of the image.
@@ -71,14 +120,15 @@ def align_prompts(points: np.ndarray, point_labels: np.ndarray, size: Sequence[i
         image_size: side of the network's image in pixels.
 
     Returns:
-        (..., 2) float32: clicks fall on the centre of their pixel, and a box's corners on the outer edges of theirs.
+        (..., 2): clicks fall on the centre of their pixel, and a box's corners on the outer edges of theirs.
     """
-    pixel = np.minimum(np.array([size[1], size[0]]) / image_size, 1.0)  # the network's, in pixels of the image
-    stays = (point_labels == TOP_LEFT) | (point_labels == PADDING)
-    share = np.select(
-        [stays, point_labels == BOTTOM_RIGHT], [0.0, 1.0], default=0.5
-    )  # of the rest of the image's pixel
-    return (points + share[..., None] * (1 - pixel)).astype(np.float32)
+    # FOREGROUND, BACKGROUND and BOTTOM_RIGHT by number: TorchScript reads no module's names
+    click = ((point_labels == 1) | (point_labels == 0)).to(points.dtype)
+    share = 0.5 * click + (point_labels == 3).to(points.dtype)  # of the rest of the image's pixel
+    # the network's pixel in pixels of the image is at most 1
+    x = points[..., 0] + share * (1.0 - min(size[1] / image_size, 1.0))
+    y = points[..., 1] + share * (1.0 - min(size[0] / image_size, 1.0))
+    return torch.stack([x, y], dim=-1)
 
 
 def read_prompts(
@@ -87,7 +137,7 @@ def read_prompts(
     shape: Sequence[int],
     slice_index: int | None = None,
     name: str = "the image",
-) -> list[dict]:
+) -> list[Entry]:
     """Read the clicks and boxes that a user wrote for one image or volume, and refuse what cannot be meant.
 
     Args:
@@ -116,13 +166,14 @@ def read_prompts(
             "box for each object, or only one of the two"
         )
     if not clicks and not boxes:
-        whole = {"points": [[0, 0], [shape[0] - 1, shape[1] - 1]], "labels": [TOP_LEFT, BOTTOM_RIGHT]}
+        labels = [TOP_LEFT, BOTTOM_RIGHT]
+        corners: list[list[float]] = [[0, 0], [shape[0] - 1, shape[1] - 1]]
         slices = range(depth) if slice_index is None else [_check_slice(slice_index, depth, name)]
-        return [{"object": 0, "slice": k, **whole} for k in slices]
+        return [{"object": 0, "slice": k, "points": corners, "labels": labels} for k in slices]
 
-    entries = []
+    entries: list[Entry] = []
     for q in range(max(len(clicks), len(boxes))):
-        by_slice: dict[int, dict] = {}
+        by_slice: dict[int, Entry] = {}
         for point in clicks[q] if clicks else []:
             xy, k, label = _read_point(point, shape, slice_index, name)
             entry = by_slice.setdefault(k, {"object": q, "slice": k, "points": [], "labels": []})
@@ -206,4 +257,4 @@ def _check_slice(k: int | None, depth: int, name: str) -> int:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data.objects import WHOLE
+from .cases import WHOLE
 
 SIZES = ("small", "medium", "large")
 MOST_CLASSES = 10  # more names than this are instances, not classes
@@ -162,8 +162,13 @@ def dice_by_clicks(report: Report) -> tuple[list[int], dict[str, list[float]]]:
     """
     clicks = sorted(int(name.removeprefix("dice/click_")) for name in report if re.fullmatch(r"dice/click_\d+", name))
     endings = {"all": "", **{size: f"/{size}" for size in SIZES}}
-    curves = {line: [report.get(f"dice/click_{n}{end}") for n in clicks] for line, end in endings.items()}
-    return clicks, {line: values for line, values in curves.items() if None not in values}
+    curves = {}
+    for line, end in endings.items():
+        values = [report.get(f"dice/click_{n}{end}") for n in clicks]
+        measured = [value for value in values if value is not None]
+        if len(measured) == len(clicks):
+            curves[line] = measured
+    return clicks, curves
 
 
 def _counts(report: Report) -> list[str]:

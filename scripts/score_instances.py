@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from .data.listing import image_suffix
-from .data.reading import LoadFiled, label_values
 from .errors import InputError
+from .transforms.reading import LoadCheckedImaged, label_values
 
 MATCHING_IOU = 0.5
 COLUMNS = {  # of the table, and how each is written
@@ -88,7 +88,7 @@ def stem(path: Path) -> str:
 
 def read_instances(path: Path) -> np.ndarray:
     """Read an instance map of integers."""
-    return np.asarray(label_values(LoadFiled("label", label=True)({"label": path})["label"])).astype(np.int64)
+    return np.asarray(label_values(LoadCheckedImaged("label", label=True)({"label": path})["label"])).astype(np.int64)
 
 
 def score(name: str, mask: Path, label: Path) -> tuple[dict, np.ndarray]:
@@ -103,10 +103,10 @@ def score(name: str, mask: Path, label: Path) -> tuple[dict, np.ndarray]:
             f"{mask} is {predicted.shape[1:]} but {label} is {labelled.shape[1:]}: give those of one image"
         )
     ious = matched_ious(predicted, labelled)
-    counts = (len(np.setdiff1d(each, [0])) for each in (labelled, predicted))
+    wanted, found = (len(np.setdiff1d(each, [0])) for each in (labelled, predicted))
     report = mask.with_name(f"{name}_prediction.json")
     noted = json.loads(report.read_text()).get("seconds") if report.is_file() else None
-    return {"image": name, **measures(*counts, ious), "seconds": math.nan if noted is None else noted}, ious
+    return {"image": name, **measures(wanted, found, ious), "seconds": math.nan if noted is None else noted}, ious
 
 
 def summarise(rows: Sequence[dict], ious: Sequence[np.ndarray]) -> dict[str, str | int | float]:

@@ -37,7 +37,7 @@ def config(tmp_path):
 
 
 def prepare(config, *arguments):
-    cli.prepare([*PYTHON_M_RUN, "training", "--config_file", config, *arguments])
+    cli.check_settings([*PYTHON_M_RUN, "training", "--config_file", config, *arguments])
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def prepare(config, *arguments):
         ("--imagesize", r"did you mean --image_size\?$"),
         ("--zzzzzz", r"^--zzzzzz is not a setting: the settings are listed at the top of the config file$"),
         ("--trian#trainer", r"^--trian#trainer is not a setting: did you mean --train\?$"),
+        ("--valdate", "the settings are listed at the top"),
         ("--trian::trainer", r"did you mean --train\?$"),
         ("--train#trianer#max_epochs", "is not a setting"),
         ("--+handlrs", r"^--\+handlrs is not a setting"),
@@ -110,7 +111,7 @@ def test_settings_of_an_args_file_are_checked_too(config, tmp_path, config_in_fi
         path = tmp_path / "args.json"
         path.write_text(json.dumps({**settings, **({"config_file": config} if config_in_file else {})}))
         options = [] if config_in_file else ["--config_file", config]
-        cli.prepare([*PYTHON_M_RUN, "training", "--args_file", str(path), *options])
+        cli.check_settings([*PYTHON_M_RUN, "training", "--args_file", str(path), *options])
 
     run({"max_epochs": 3, "train#trainer#max_epochs": 3, "run_id": "training"})
     with pytest.raises(InputError, match=r"--max_epoch is not a setting: did you mean --max_epochs\?"):
@@ -126,8 +127,12 @@ def test_settings_of_an_args_file_are_checked_too(config, tmp_path, config_in_fi
         ["monai.bundle", "run", "--max_epoch", "3"],  # no config, which MONAI itself refuses
     ],
 )
-def test_other_commands_are_left_alone_but_show_errors_the_same(argv):
-    cli.prepare(argv)
+def test_other_commands_are_left_alone(argv):
+    cli.check_settings(argv)
+
+
+def test_errors_are_shown_from_then_on():
+    cli.show_errors()
     assert sys.excepthook is cli._show
 
 
@@ -197,7 +202,7 @@ from scripts.errors import InputError
 def read(path):
     raise InputError(f"{{path}} does not exist")
 
-cli.prepare(["run"])
+cli.show_errors()
 try:
     {failing}
 except InputError as error:

@@ -4,6 +4,7 @@ prompts sit where the mask is."""
 
 import numpy as np
 import pytest
+import torch
 
 from scripts.errors import InputError
 from scripts.prompts import (
@@ -12,7 +13,7 @@ from scripts.prompts import (
     FOREGROUND,
     PADDING,
     TOP_LEFT,
-    align_prompts,
+    align_points,
     box_prompt,
     click_prompt,
     pad_prompts,
@@ -293,10 +294,15 @@ def test_object_without_a_prompt_is_all_padding():
 # --- on the network's grid
 
 
+def align(points, labels, size, image_size):
+    points, labels = torch.from_numpy(np.array(points, np.float32)), torch.from_numpy(np.array(labels))
+    return align_points(points, labels, size, image_size).numpy()
+
+
 def scaled(points, labels, size, image_size):
     """Align points, and scale them as the network does."""
     factor = image_size / np.array([size[1], size[0]])
-    return align_prompts(np.array(points, np.float32), np.array(labels), size, image_size) * factor
+    return align(points, labels, size, image_size) * factor
 
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
@@ -316,11 +322,11 @@ def test_click_on_a_small_image_falls_on_the_middle_of_its_pixel_once_that_is_en
 def test_points_on_a_larger_image_and_padding_stay():
     points, labels = pad_prompts([click_prompt(lopsided(), rng()), box_prompt(lopsided(), rng())])
     assert (labels == PADDING).any()
-    np.testing.assert_array_equal(align_prompts(points, labels, (28, 40), 16), points)
-    enlarged = align_prompts(points, labels, (28, 40), 80)
+    np.testing.assert_array_equal(align(points, labels, (28, 40), 16), points)
+    enlarged = align(points, labels, (28, 40), 80)
     np.testing.assert_array_equal(enlarged[labels == PADDING], -1)
 
 
 def test_each_axis_is_aligned_by_its_own_factor():
-    corners = align_prompts(np.array([[3.0, 4.0], [9.0, 8.0]]), np.array([TOP_LEFT, BOTTOM_RIGHT]), (20, 400), 40)
+    corners = align([[3.0, 4.0], [9.0, 8.0]], [TOP_LEFT, BOTTOM_RIGHT], (20, 400), 40)
     np.testing.assert_allclose(corners, [[3, 4], [9, 8.5]])

@@ -3,13 +3,15 @@
 
 from .collate import pad_objects
 from .datalists import decathlon_datalist, find_datalist, folder_datalist, isic_datalist
-from .inputs import InputDataset, find_inputs
-from .objects import ObjectDataset
+from .inputs import InputDataset, InputLoader, find_inputs
+from .mixture import mixture_datalist, mixture_weights
+from .object_dataset import ObjectDataset
 from .refuge import refuge_datalist
 from .sample import make_sample
 
 __all__ = [
     "InputDataset",
+    "InputLoader",
     "ObjectDataset",
     "decathlon_datalist",
     "find_datalist",
@@ -17,6 +19,8 @@ __all__ = [
     "folder_datalist",
     "isic_datalist",
     "make_sample",
+    "mixture_datalist",
+    "mixture_weights",
     "pad_objects",
     "refuge_datalist",
 ]

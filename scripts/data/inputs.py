@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import IterableDataset
+from monai.data import DataLoader
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
 from .datalists import find_datalist
 from .listing import IMAGE_SUFFIXES, image_suffix
 
 logger = logging.getLogger(__name__)
+
+PROBLEM = "problem"  # key of the sentence that stands for an item that failed
 
 
 def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
@@ -46,7 +49,7 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
 
 
 class InputDataset(IterableDataset):
-    """Prepare one item after another; an item that fails is reported by name, and the rest are done.
+    """Prepare one item after another; one that fails becomes a problem, and the rest are done.
 
     Args:
         data: items with an ``image`` path.
@@ -56,18 +59,37 @@ class InputDataset(IterableDataset):
     def __init__(self, data: Sequence[dict[str, Any]], transform: Callable) -> None:
         self.data = data
         self.transform = transform
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()  # each process of a loader does its share
+        for item in self.data if worker is None else self.data[worker.id :: worker.num_workers]:
+            try:
+                prepared = self.transform(item)
+            except Exception as error:
+                prepared = {PROBLEM: _input_error(error)}
+            yield prepared
+
+
+class InputLoader(DataLoader):
+    """Load an :class:`InputDataset` one item at a time; what fails is logged by name and left out.
+
+    Args:
+        dataset: of items and problems.
+        num_workers: processes that prepare items.
+    """
+
+    def __init__(self, dataset: InputDataset, num_workers: int = 0) -> None:
+        super().__init__(dataset, batch_size=1, num_workers=num_workers)
         self.problems: list[str] = []
 
     def __iter__(self) -> Iterator[Any]:
         self.problems = []
-        for item in self.data:
-            try:
-                prepared = self.transform(item)
-            except Exception as error:
-                self.problems.append(_input_error(error))
+        for batch in super().__iter__():
+            if PROBLEM in batch:
+                self.problems += batch[PROBLEM]
                 logger.error(self.problems[-1])
-                continue
-            yield prepared
+            else:
+                yield batch
 
     def finish(self) -> None:
         """Fail at the end when an item failed.
@@ -75,12 +97,12 @@ class InputDataset(IterableDataset):
         Raises:
             InputError: with the one problem, or naming how many there were.
         """
-        if self.problems and len(self.data) == 1:
+        count = len(self.dataset.data)
+        if self.problems and count == 1:
             raise InputError(self.problems[0])
         if self.problems:
             raise InputError(
-                f"{len(self.problems)} of {len(self.data)} images failed, the others are done: "
-                f"{'; '.join(self.problems)}"
+                f"{len(self.problems)} of {count} images failed, the others are done: {'; '.join(self.problems)}"
             )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from monai.data import partition_dataset
 
 from ..errors import InputError
+from ..transforms.reading import PICTURE_SUFFIXES
 
 Label = str | list[list[str]]  # a file of ids, or for each class the mask of each rater
 Pair = dict[str, Any]  # {"image": str, "label": Label}
 Datalist = dict[str, list[Pair]]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
 def image_suffix(path: Path) -> str | None:

@@ -38,8 +38,8 @@ def correction_click(
     if rng is not None:
         pixels = np.flatnonzero(wrong)
         y, x = np.unravel_index(pixels[rng.randint(len(pixels))], wrong.shape)
-        return np.array([[x, y]], np.float32), np.array([label])
+        return Prompt(np.array([[x, y]], np.float32), np.array([label]))
     rows, columns = (slice(*(np.flatnonzero(wrong.any(axis))[[0, -1]] + (0, 1))) for axis in (1, 0))
     depth = ndimage.distance_transform_edt(np.pad(wrong[rows, columns], 1))[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return np.array([[x + columns.start, y + rows.start]], np.float32), np.array([label])
+    return Prompt(np.array([[x + columns.start, y + rows.start]], np.float32), np.array([label]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..crops import SmallObjects
 from ..inferers.session import PromptSession
 from ..losses.mask_loss import mask_iou
+from ..networks.promptable import Promptable
 from ..prompts import BACKGROUND, Prompt
 from .corrections import correction_click
 
@@ -20,7 +21,6 @@ class SimulatedUser(nn.Module):
 
     Args:
         network: an EfficientSAM.
-        image_size: side of the network's image in pixels.
         clicks: after how many clicks to keep the mask; the first is the prompt ``click_1``, each further one lies at
             the innermost point of the largest error.
         crop: what small objects are, for the closer look; nothing never crops.
@@ -28,10 +28,11 @@ class SimulatedUser(nn.Module):
         class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
     """
 
+    network: Promptable
+
     def __init__(
         self,
-        network: nn.Module,
-        image_size: int,
+        network: Promptable,
         clicks: Sequence[int] = (1,),
         crop: SmallObjects | None = None,
         mask_feedback: bool = True,
@@ -41,7 +42,6 @@ class SimulatedUser(nn.Module):
         if 1 not in clicks or min(clicks) < 1:
             raise ValueError(f"clicks counts from 1, which is one of them, got {list(clicks)}")
         self.network = network
-        self.image_size = image_size
         self.clicks = sorted(clicks)
         self.crop = crop
         self.mask_feedback = mask_feedback
@@ -68,9 +68,9 @@ class SimulatedUser(nn.Module):
         embeddings = None
         for kind, prompt in prompts.items():
             index = range(1, label.shape[1] + 1) if self.class_masks else None
-            session = PromptSession(self.network, image, self.image_size, self.crop, self.mask_feedback, index)
+            session = PromptSession(self.network, image, self.crop, self.mask_feedback, index)
             session.embeddings = embeddings  # of the whole image, the same for every kind
-            first = list(zip(prompt["points"][0].cpu().numpy(), prompt["labels"][0].cpu().numpy()))
+            first = list(map(Prompt, prompt["points"][0].cpu().numpy(), prompt["labels"][0].cpu().numpy()))
             if kind == "click_1":
                 self.refine(session, first, label[0] > 0.5, result)
             else:
@@ -103,7 +103,7 @@ def add_click(prompt: Prompt, predicted: np.ndarray, truth: np.ndarray) -> Promp
     click = correction_click(predicted, truth)
     if click is None:
         return prompt
-    return np.concatenate([prompt[0], click[0]]), np.concatenate([prompt[1], click[1]])
+    return Prompt(*(np.concatenate(parts) for parts in zip(prompt, click)))
 
 
 def flipped(xy: np.ndarray, labels: np.ndarray, mask: np.ndarray, before: int) -> int:

@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..networks.promptable import Promptable
 from ..prompts import PADDING
 from .corrections import correction_click
 
@@ -28,9 +29,11 @@ class IterativeClicks(nn.Module):
         class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
     """
 
+    network: Promptable
+
     def __init__(
         self,
-        network: nn.Module,
+        network: Promptable,
         rounds: int = 3,
         gradient_rounds: int = 2,
         mask_feedback: bool = True,

@@ -2,11 +2,12 @@
 """Handlers that MONAI and Ignite lack."""
 
 from .checkpoints import CheckpointFile, Resume
+from .gradient_clipping import GradientClipping
 from .panels import ValidationPanels
 from .predictions import PredictionSaver
 from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
-from .training import GradientClipping, SeedEachEpoch
+from .seeding import SeedEachEpoch
 
 __all__ = [
     "CheckpointFile",

@@ -108,6 +108,8 @@ class Resume:
         max_epochs, batches = engine.state.max_epochs, engine.state.epoch_length
         try:
             Checkpoint.load_objects(self.load_dict, checkpoint)
+        except InputError as error:
+            raise InputError(f"cannot resume: {self.path} is of a run with other settings: {error}") from error
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"cannot resume: {self.path} is of a run with another network or data: {str(error).splitlines()[0]}"

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of validation: image with prompt, truth and prediction side by side."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from ..cases import read_case
 from ..figures import overlay, panels, to_uint8
 
 
@@ -36,7 +37,7 @@ class ValidationPanels:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def start(self, engine: Engine) -> None:
-        self.drawn = 0
+        self.drawn = 0 if idist.get_rank() == 0 else self.count  # the others would write the same files
 
     def __call__(self, engine: Engine) -> None:
         for item, result in zip(engine.state.batch, engine.state.output):
@@ -55,14 +56,13 @@ class ValidationPanels:
         """Draw the first object of a case: truth, then each kind of prompt with its prediction."""
         image = to_uint8(result["image"].detach().cpu())
         truth = np.asarray(result["label"][:1].cpu()) > 0.5
-        case = json.loads(item["case"])
+        case = read_case(item["case"])
         pictures, titles = [overlay(image, truth)], [f"truth: {case['image']}"]
         for kind in self.kinds:
             if kind in item["prompts"]:
                 prediction = np.asarray(result["pred"]["masks"][kind][:1].cpu()) > 0
                 prompt = item["prompts"][kind]
-                pictures.append(
-                    overlay(image, prediction, *(np.asarray(prompt[key][:1]) for key in ("points", "labels")))
-                )
+                points, labels = (np.asarray(prompt[key][:1]) for key in ("points", "labels"))
+                pictures.append(overlay(image, prediction, points, labels))
                 titles.append(kind)
         return panels(pictures, titles)

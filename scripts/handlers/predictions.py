@@ -13,8 +13,10 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 from PIL import Image
 
+from ..axes import upright
 from ..figures import overlay, to_uint8
-from ..prompts import pad_prompts
+from ..prompts import Entry, Prompt, pad_prompts, read_entries
+from ..transforms.reading import PICTURE_SUFFIXES
 
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
@@ -45,7 +47,7 @@ class PredictionSaver:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         source = Path(str(image.meta["filename_or_obj"]))
         mask_path = self.save_mask(labels, source, name)
-        entries = json.loads(labels.meta["prompts"])
+        entries = read_entries(labels) or []
         overlays = self.save_overlays(image, labels, entries, name)
         report = {"image": str(source), "mask": mask_path.name, "overlays": overlays, "objects": entries}
         if "seconds" in labels.meta:
@@ -54,9 +56,9 @@ class PredictionSaver:
 
     def save_mask(self, labels: MetaTensor, source: Path, name: str) -> Path:
         """Write the label map and give its path."""
-        if labels.ndim == 3 and source.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
+        if labels.ndim == 3 and source.suffix.lower() in PICTURE_SUFFIXES:
             path = self.output_dir / f"{name}_mask.png"
-            array = np.asarray(labels[0].cpu()).T  # (X, Y) -> (H, W)
+            array = upright(np.asarray(labels[0].cpu()))
             Image.fromarray(array.astype(np.uint8 if array.max() < 256 else np.uint16)).save(path)
             return path
         suffix = VOLUME_SUFFIXES.get(source.suffix.lower(), ".nii.gz")
@@ -67,7 +69,7 @@ class PredictionSaver:
         save(labels.cpu(), filename=str(path)[: -len(suffix)])
         return path
 
-    def save_overlays(self, image: MetaTensor, labels: MetaTensor, entries: list[dict], name: str) -> list[str]:
+    def save_overlays(self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], name: str) -> list[str]:
         """Draw masks and prompts of each prompted slice, and give the files' names."""
         is_volume = labels.ndim == 4
         ids = sorted({entry["object"] for entry in entries})
@@ -75,13 +77,13 @@ class PredictionSaver:
         saved = []
         for k in slices:
             picture, on_slice = (image[..., k], labels[0, ..., k]) if is_volume else (image, labels[0])
-            masks = np.stack([np.asarray(on_slice.cpu()).T == q + 1 for q in ids])  # (X, Y) -> (H, W)
+            masks = np.stack([upright(np.asarray(on_slice.cpu())) == q + 1 for q in ids])  # (X, Y) -> (H, W)
             if len(slices) > 1 and not masks.any():
                 continue
             asked = [e for q in ids for e in entries if e["slice"] == k and e["object"] == q]
-            prompts = [(np.reshape(e["points"], (-1, 2)), e["labels"]) for e in asked]  # some were not asked for
+            prompts = [Prompt.of(e) for e in asked]  # some were not asked for
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"
-            upright = to_uint8(picture.as_tensor().cpu().transpose(1, 2))
-            Image.fromarray(overlay(upright, masks, *pad_prompts(prompts))).save(self.output_dir / file)
+            drawn = to_uint8(upright(picture.as_tensor().cpu()))
+            Image.fromarray(overlay(drawn, masks, *pad_prompts(prompts))).save(self.output_dir / file)
             saved.append(file)
         return saved

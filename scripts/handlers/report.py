@@ -9,6 +9,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
+from ..cases import read_case
 from ..plots import plot_dice_by_clicks
 from ..reports import align, dice_by_clicks, format_table, list_rows, summarize, write_rows
 
@@ -42,7 +43,7 @@ class MetricsReport:
         self.cases += [item["case"] for item in engine.state.batch]
 
     def __call__(self, engine: Engine) -> None:
-        cases = [json.loads(case) for case in string_list_all_gather(self.cases)]
+        cases = [read_case(case) for case in string_list_all_gather(self.cases)]
         if engine.state.rank > 0:
             return
         rows = list_rows(cases)

@@ -6,7 +6,6 @@ crops laid out over the image, this looks again at a crop around each small obje
 what the network predicts of its masks tells little while an object is a few cells of its grid.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +14,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..axes import upright
 from ..crops import SmallObjects
 from ..errors import InputError
-from ..prompts import FOREGROUND, Prompt, pad_prompts
+from ..networks.promptable import Promptable
+from ..prompts import FOREGROUND, Prompt, pad_prompts, write_entries
 from .instances import Found, number_instances, stability_score, suppress
 from .session import CHUNK, PromptSession
 
@@ -32,7 +33,6 @@ class EverythingInferer(Inferer):
     The image is encoded once for the whole grid of clicks, and once more around each small object, with the same click.
 
     Args:
-        image_size: side of the network's image in pixels.
         points_per_side: of the grid of clicks; an object that lies between its points is missed.
         iou_threshold: the least IoU that the network predicts of a mask.
         stability_threshold: the least stability of a mask, see :func:`scripts.inferers.instances.stability_score`.
@@ -46,7 +46,6 @@ class EverythingInferer(Inferer):
 
     def __init__(
         self,
-        image_size: int,
         points_per_side: int = 32,
         iou_threshold: float = 0.5,
         stability_threshold: float = 0.5,
@@ -60,7 +59,6 @@ class EverythingInferer(Inferer):
         super().__init__()
         if points_per_side < 1:
             raise InputError(f"points_per_side is at least 1, got {points_per_side}")
-        self.image_size = image_size
         self.points_per_side = points_per_side
         self.iou_threshold = iou_threshold
         self.stability_threshold = stability_threshold
@@ -71,7 +69,7 @@ class EverythingInferer(Inferer):
         self.crop = crop
         self.slice_index = slice_index
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> MetaTensor:
+    def __call__(self, inputs: Tensor, network: Promptable, *args: Any, **kwargs: Any) -> MetaTensor:
         """Segment one image.
 
         Args:
@@ -95,19 +93,18 @@ class EverythingInferer(Inferer):
         if not is_volume:
             volume = volume.unsqueeze(-1)
         k = self.choose_slice(volume.shape[-1])
-        image = volume[..., k].transpose(2, 3)  # (1, 3, X, Y) -> (1, 3, H, W)
+        image = upright(volume[..., k])  # (1, 3, X, Y) -> (1, 3, H, W)
         with torch.no_grad():
             found = self.find(image, network)
         instances, entries = number_instances(found, (image.shape[2], image.shape[3]), self.min_area)
 
         labels = torch.zeros((1, 1, *volume.shape[2:]), dtype=torch.int32, device=volume.device)
-        labels[0, 0, ..., k] = torch.from_numpy(instances).T.to(volume.device)  # (H, W) -> (X, Y)
+        labels[0, 0, ..., k] = upright(torch.from_numpy(instances)).to(volume.device)  # (H, W) -> (X, Y)
         result = MetaTensor(labels if is_volume else labels.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
         result.is_batch = getattr(inputs, "is_batch", False)
-        written = json.dumps([{"object": q, "slice": k, **entry} for q, entry in enumerate(entries)])
+        write_entries(result, [{"object": q, "slice": k, **entry} for q, entry in enumerate(entries)])
         seconds = round(time.perf_counter() - start, 3)
         collated = isinstance(result.meta.get("filename_or_obj"), (list, tuple))
-        result.meta["prompts"] = [written] if collated else written
         result.meta["seconds"] = [seconds] if collated else seconds
         return result
 
@@ -118,9 +115,9 @@ class EverythingInferer(Inferer):
             raise InputError(f"slice {k} of a volume of {depth}: set slice to the one to segment, 0 to {depth - 1}")
         return k
 
-    def find(self, image: Tensor, network: nn.Module) -> list[Found]:
+    def find(self, image: Tensor, network: Promptable) -> list[Found]:
         """Find the instances of one upright image (1, 3, H, W), the best score first."""
-        session = PromptSession(network, image, self.image_size)
+        session = PromptSession(network, image)
         embeddings = network.encode_image(image)
         clicks = grid_of_clicks(session.size, self.points_per_side)
         if self.crop is None:
@@ -135,24 +132,24 @@ class EverythingInferer(Inferer):
         found = []
         for start in range(0, len(clicks), CHUNK):
             part = clicks[start : start + CHUNK]
-            points, labels = pad_prompts([session.on_network(None, click) for click in part])
+            points, labels = pad_prompts(part)
             low, iou = session.network.decode_best(
                 embeddings,
                 torch.from_numpy(points)[None].to(embeddings.device),
                 torch.from_numpy(labels)[None].to(embeddings.device),
-                (self.image_size, self.image_size),
+                session.size,
             )
             found += self.select(part, low[0, :, 0], iou[0], share=self.first_look, min_area=1)
         return suppress(found, SAME_IOU)
 
     def look_closer(
-        self, image: Tensor, embeddings: Tensor, network: nn.Module, clicks: Sequence[Prompt]
+        self, image: Tensor, embeddings: Tensor, network: Promptable, clicks: Sequence[Prompt]
     ) -> list[Found]:
         """Find masks on the image's grid, those of small objects on a crop."""
         found = []
         for start in range(0, len(clicks), CHUNK):
             part = clicks[start : start + CHUNK]
-            session = PromptSession(network, image, self.image_size, self.crop)
+            session = PromptSession(network, image, self.crop)
             session.embeddings = embeddings
             logits, iou = session.predict(part)  # (CHUNK, H, W)
             found += self.select(part, logits, iou, share=1.0, min_area=self.min_area)
@@ -173,4 +170,4 @@ def grid_of_clicks(size: Sequence[int], points_per_side: int) -> list[Prompt]:
     """Lay a foreground click into the middle of each cell of a grid over an image of ``size`` (H, W)."""
     middles = (np.arange(points_per_side) + 0.5) / points_per_side
     x, y = np.meshgrid(np.floor(middles * size[1]), np.floor(middles * size[0]))
-    return [(np.array([xy], np.float32), np.array([FOREGROUND])) for xy in zip(x.ravel(), y.ravel())]
+    return [Prompt(np.array([xy], np.float32), np.array([FOREGROUND])) for xy in zip(x.ravel(), y.ravel())]

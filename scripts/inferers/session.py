@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..crops import Box, Crop, SmallObjects, box_around, holds, mask_box
-from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, Prompt, align_prompts, pad_prompts
+from ..networks.promptable import Promptable
+from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
 
 NOTHING = -100.0  # logit outside the part of the image that was looked at
 NUM_SLOTS = 6  # that the network pads a prompt to
@@ -31,12 +32,11 @@ class PromptSession:
 
     An object that is small on the network's grid, by its box or by the first mask, is predicted again on a crop around
     it, which is encoded once and kept; a click outside the crop widens the view. The network needs ``encode_image``,
-    ``decode_best`` and ``upscale``.
+    ``decode_best``, ``upscale`` and ``image_size``.
 
     Args:
         network: an EfficientSAM.
         image: (1, 3, H, W), RGB in 0..1, upright.
-        image_size: side of the network's image in pixels.
         crop: what small objects are; nothing never crops.
         mask_feedback: whether the network is shown its mask of the round before.
         mask_index: which of the network's four masks answers each object, where each has a meaning of its own; nothing
@@ -45,9 +45,8 @@ class PromptSession:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Promptable,
         image: Tensor,
-        image_size: int,
         crop: SmallObjects | None = None,
         mask_feedback: bool = True,
         mask_index: Sequence[int] | None = None,
@@ -56,7 +55,6 @@ class PromptSession:
         self.mask_index = mask_index
         self.image = image
         self.size = (image.shape[2], image.shape[3])
-        self.image_size = image_size
         self.crop = crop
         self.mask_feedback = mask_feedback
         self.embeddings: Tensor | None = None
@@ -77,7 +75,7 @@ class PromptSession:
             self.looks = [_Look() for _ in prompts]
         if len(prompts) != len(self.looks):
             raise ValueError(f"the session has {len(self.looks)} objects, got prompts for {len(prompts)}")
-        prompts = [(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
+        prompts = [Prompt(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
         everything = list(range(len(prompts)))
         if self.crop is not None:
             self.choose_crops([q for q in everything if self.is_unseen(q, prompts[q])], prompts)
@@ -101,16 +99,14 @@ class PromptSession:
         chosen = []
         for q in objects:
             box = self.extent(q, prompts[q])
-            crop = None if box is None else self.crop(box, self.size)
+            crop = None if box is None or self.crop is None else self.crop(box, self.size)
             if crop != self.looks[q].crop:
                 self.looks[q] = _Look(crop)
                 chosen += [q] * (crop is not None)
         for start in range(0, len(chosen), CHUNK):
             part = chosen[start : start + CHUNK]
-            crops = []
-            for q in part:
-                x0, y0, x1, y1 = self.looks[q].crop
-                crops.append(self.resize(self.image[:, :, y0:y1, x0:x1]))
+            windows = [self.looks[q].crop or (0, 0, *self.size[::-1]) for q in part]
+            crops = [self.resize(self.image[:, :, y0:y1, x0:x1]) for x0, y0, x1, y1 in windows]
             for q, embeddings in zip(part, self.network.encode_image(torch.cat(crops)).split(1)):
                 self.looks[q].embeddings = embeddings
 
@@ -130,9 +126,8 @@ class PromptSession:
 
     def resize(self, image: Tensor) -> Tensor:
         """Bring a crop to the network's size as the network does itself, so that crops can be encoded together."""
-        return nn.functional.interpolate(
-            image, [self.image_size, self.image_size], mode="bilinear", align_corners=False
-        )
+        side = self.network.image_size
+        return nn.functional.interpolate(image, [side, side], mode="bilinear", align_corners=False)
 
     def decode(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Decode objects, those together that share an image embedding or have one each."""
@@ -147,13 +142,14 @@ class PromptSession:
                 self.decode_group(group[start : start + CHUNK], prompts, on_crop, has_mask)
 
     def decode_group(self, group: list[int], prompts: Sequence[Prompt], on_crop: bool, has_mask: bool) -> None:
-        points, labels = pad_prompts([self.on_network(self.looks[q].crop, prompts[q]) for q in group])
-        points, labels = (torch.from_numpy(array).to(self.image.device) for array in (points, labels))
-        masks = torch.stack([self.looks[q].low for q in group]) if has_mask else None  # (n, 1, 4T, 4T)
+        looks = [self.looks[q] for q in group]
+        placed = [self.on_crop(look.crop, prompts[q]) for q, look in zip(group, looks)]
+        points, labels = (torch.from_numpy(array).to(self.image.device) for array in pad_prompts(placed))
+        masks = torch.stack([look.low for look in looks if look.low is not None]) if has_mask else None  # (n, 1, h, w)
         index = None if self.mask_index is None else torch.tensor([self.mask_index[q] for q in group]).to(points.device)
         axis = 1 if on_crop else 0  # (n, 1, ...): an image each, or (1, n, ...): one image
         if on_crop:
-            embeddings = torch.cat([self.looks[q].embeddings for q in group])
+            embeddings = torch.cat([look.embeddings for look in looks if look.embeddings is not None])
         else:
             if self.embeddings is None:
                 self.embeddings = self.network.encode_image(self.image)
@@ -162,26 +158,29 @@ class PromptSession:
             embeddings,
             points.unsqueeze(axis),
             labels.unsqueeze(axis),
-            (self.image_size, self.image_size),
+            (self.network.image_size, self.network.image_size) if on_crop else self.size,
             None if masks is None else masks.unsqueeze(axis),
             None if index is None else index.unsqueeze(axis),
         )
         for q, mask, quality in zip(group, low.flatten(0, 1), iou.flatten().tolist()):
             self.looks[q].low, self.looks[q].iou = mask, quality
 
-    def on_network(self, crop: Crop | None, prompt: Prompt) -> Prompt:
-        """Bring a prompt from pixels of the image to those of the network's image."""
+    def on_crop(self, crop: Crop | None, prompt: Prompt) -> Prompt:
+        """Bring a prompt from pixels of the image to those of a crop, if any, that has the network's size."""
         xy, labels = prompt
-        x0, y0, x1, y1 = crop = crop or (0, 0, self.size[1], self.size[0])
-        size = (y1 - y0, x1 - x0)
+        if crop is None:
+            return prompt
+        x0, y0, x1, y1 = crop
+        size, side = (y1 - y0, x1 - x0), self.network.image_size
         # a background click outside a crop says nothing about it
         labels = np.where([label == BACKGROUND and not holds(crop, p) for p, label in zip(xy, labels)], PADDING, labels)
-        xy = align_prompts(xy - (x0, y0), labels, size, self.image_size)
-        scaled = xy * (np.array([self.image_size, self.image_size], np.float32) / size[::-1])
-        return np.where((labels == PADDING)[:, None], -1.0, scaled).astype(np.float32), labels
+        xy = align_points(torch.from_numpy(xy - (x0, y0)), torch.from_numpy(labels), size, side).numpy()
+        scaled = xy * (np.array([side, side]) / size[::-1])
+        return Prompt(np.where((labels == PADDING)[:, None], -1.0, scaled).astype(np.float32), labels)
 
     def paste(self, look: _Look) -> Tensor:
         """Bring an object's last logits to the image's grid, (H, W)."""
+        assert look.low is not None, "decode before you paste"
         if look.crop is None:
             return self.network.upscale(look.low.float(), self.size)[0]
         x0, y0, x1, y1 = look.crop

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics that MONAI lacks, and how objects and prompts are told apart."""
 
+from .declare import object_metrics
 from .floors import FloorOfPrompt
-from .interaction import BackgroundFlips, ClickFailures, NumberOfClicks, OfFlips, OfPredictedIoU, OfTrace
-from .of_prompt import ObjectMetric, OfPrompt
+from .interaction import BackgroundFlips, ClickFailures, NumberOfClicks, SelectFlips, SelectPredictedIoU, SelectTrace
+from .of_prompt import ObjectMetric, SelectPromptKind
 from .threshold_average import ThresholdAverage
 
 __all__ = [
@@ -12,9 +13,10 @@ __all__ = [
     "FloorOfPrompt",
     "NumberOfClicks",
     "ObjectMetric",
-    "OfFlips",
-    "OfPredictedIoU",
-    "OfPrompt",
-    "OfTrace",
+    "SelectFlips",
+    "SelectPredictedIoU",
+    "SelectPromptKind",
+    "SelectTrace",
     "ThresholdAverage",
+    "object_metrics",
 ]

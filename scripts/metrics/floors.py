@@ -14,7 +14,7 @@ from ..prompts import BOTTOM_RIGHT, FOREGROUND, TOP_LEFT
 
 
 class FloorOfPrompt:
-    """Draw a shape for each prompt instead of the network's mask, in the form of :class:`scripts.metrics.OfPrompt`.
+    """Draw a shape for each prompt, where :class:`scripts.metrics.SelectPromptKind` gives the network's mask.
 
     A box gives the ellipse inscribed in it, a foreground click a disc around it.
 

@@ -18,7 +18,7 @@ Output = Sequence[Mapping[str, Any]]  # decollated, of an evaluator that runs sc
 Pairs = tuple[list[Tensor], list[Tensor]]
 
 
-class OfTrace:
+class SelectTrace:
     """Pick the true IoU after each click; a metric that needs no target is given the same twice."""
 
     key = "trace"
@@ -29,13 +29,13 @@ class OfTrace:
         return rows, rows
 
 
-class OfFlips(OfTrace):
+class SelectFlips(SelectTrace):
     """Pick what became of each click: 1 a background click that was obeyed, 0 one that was not, -1 any other."""
 
     key = "flips"
 
 
-class OfPredictedIoU:
+class SelectPredictedIoU:
     """Pick what the network says of its masks, and what is true of them.
 
     Args:

@@ -23,7 +23,7 @@ class ObjectMetric(IgniteMetricHandler):
         return math.nan if self.metric_fn.get_buffer() is None else super().compute()
 
 
-class OfPrompt:
+class SelectPromptKind:
     """Pick one kind of prompt from the output of an evaluator that runs :class:`scripts.engines.SimulatedUser`.
 
     Args:

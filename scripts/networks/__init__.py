@@ -1,16 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EfficientSAM, its adapters and its weights."""
+"""EfficientSAM, its adapters, its weights, and the settings that a checkpoint keeps of all three."""
 
-from .adapters import Adapter, add_adapters, train_only, trainable_parameters
+from .adapters import (
+    AdapterWeights,
+    adapter_state_dict,
+    add_adapters,
+    disable_adapters,
+    load_adapter,
+    parameter_groups,
+    train_only,
+    trainable_parameters,
+)
 from .efficient_sam import EfficientSAM
+from .settings import Settings, build_network, read_settings
 from .weights import find_weights, load_weights
 
 __all__ = [
-    "Adapter",
+    "AdapterWeights",
     "EfficientSAM",
+    "Settings",
+    "adapter_state_dict",
     "add_adapters",
+    "build_network",
+    "disable_adapters",
     "find_weights",
+    "load_adapter",
     "load_weights",
+    "parameter_groups",
+    "read_settings",
     "train_only",
     "trainable_parameters",
 ]

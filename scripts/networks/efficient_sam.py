@@ -11,6 +11,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
 from .image_encoder import PATCH_SIZE, ImageEncoder
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
@@ -26,27 +27,32 @@ class EfficientSAM(nn.Module):
         image_size: side S in pixels of the network's own square grid, a multiple of 16; 1024 is upstream's. Images of
             any size go in: they are resized to it (aspect not kept, as upstream), and masks come back on the image's
             grid.
+        align_points: put prompts on images smaller than the network's where they were placed; upstream's scaling, which
+            parity needs, moves them by up to half a pixel.
 
     Raises:
-        ValueError: when the backbone is unknown or the size is not a positive multiple of 16.
+        InputError: when the backbone is unknown or the size is not a positive multiple of 16.
     """
 
-    def __init__(self, backbone: str = "vitt", image_size: int = 1024) -> None:
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, backbone: str = "vitt", image_size: int = 1024, align_points: bool = False) -> None:
         super().__init__()
         if backbone not in BACKBONES:
-            raise ValueError(f"backbone is one of {sorted(BACKBONES)}, got {backbone!r}")
-        if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
-            raise ValueError(f"image_size is a positive multiple of {PATCH_SIZE}, got {image_size}")
+            raise InputError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
+        if not isinstance(image_size, int) or image_size < PATCH_SIZE or image_size % PATCH_SIZE:
+            raise InputError(f"image_size is a positive multiple of {PATCH_SIZE}, got {image_size}")
         self.backbone = backbone
-        self.image_size = int(image_size)
+        self.image_size = image_size
         self.image_encoder = ImageEncoder(self.image_size, depth=12, **BACKBONES[backbone])
-        self.prompt_encoder = PromptEncoder(self.image_size, self.image_encoder.grid)
+        self.prompt_encoder = PromptEncoder(self.image_size, self.image_encoder.grid, align_points=align_points)
         self.mask_decoder = MaskDecoder()
         self.register_buffer("pixel_mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
         self.apply(_init_linear)
         nn.init.trunc_normal_(self.image_encoder.pos_embed, std=0.02)
-        self.register_state_dict_post_hook(_note_image_size)
+        self.register_load_state_dict_pre_hook(_unwrap)
 
     def preprocess(self, image: Tensor) -> Tensor:
         """Resize (B, 3, H, W) in 0..1 to (B, 3, S, S) and normalise it by the ImageNet mean and deviation."""
@@ -210,6 +216,9 @@ def _check_prompts(
             raise ValueError(f"mask_prompt holds low-resolution logits {expected}, got {list(mask_prompt.shape)}")
 
 
-def _note_image_size(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
-    """Write the image size into the state dict's metadata, for no tensor's shape tells it."""
-    metadata["image_size"] = module.image_size
+def _unwrap(module: nn.Module, state: dict, prefix: str, *args: object) -> None:
+    """Take the tensors out of a whole checkpoint, which MONAI's export commands give as it is."""
+    if not prefix and isinstance(state.get("model"), dict):
+        tensors = state["model"]
+        state.clear()
+        state.update(tensors)

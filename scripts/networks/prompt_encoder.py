@@ -13,13 +13,16 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .image_encoder import ComputedOnce, LayerNorm2d
+from ..prompts import align_points
+from .image_encoder import LayerNorm2d
 
 NUM_SLOTS = 6  # upstream pads or cuts every prompt to six points, and the padding takes part in attention
 
 
 class PositionEmbeddingRandom(nn.Module):
     """Encode coordinates by random Fourier features (Tancik et al., 2020), row 0 of the matrix for x, row 1 for y."""
+
+    positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -41,11 +44,16 @@ class PromptEncoder(nn.Module):
         image_size: side S of the network's image in pixels.
         grid: side T of the image embedding.
         dim: width of the tokens.
+        align_points: put prompts where they were placed on images smaller than the network's, as
+            :func:`scripts.prompts.align_points` does, and not where upstream's scaling leaves them.
     """
 
-    def __init__(self, image_size: int, grid: int, dim: int = 256) -> None:
+    CORRECTIONS = ("background_embeddings", "no_mask_embed", "mask_downscaling")  # what upstream has not
+
+    def __init__(self, image_size: int, grid: int, dim: int = 256, align_points: bool = False) -> None:
         super().__init__()
         self.image_size = image_size
+        self.align_points = align_points
         self.grid = grid
         self.num_slots = NUM_SLOTS
         self.logit_limit = 32.0  # of a mask prompt, as in SAM 2 (Ravi et al., 2024)
@@ -66,10 +74,8 @@ class PromptEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(16, dim, kernel_size=1),
         )
-        last = self.mask_downscaling[-1]
-        for parameter in (self.background_embeddings.weight, self.no_mask_embed.weight, last.weight, last.bias):
+        for parameter in self.last_of_corrections():
             nn.init.zeros_(parameter)
-        self.encoded_once = ComputedOnce()
 
     def forward(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Encode the prompts of each object.
@@ -82,7 +88,7 @@ class PromptEncoder(nn.Module):
         Returns:
             (B, max(N, 6), dim) tokens; unused slots hold the padding token.
         """
-        points = self.rescale(points, size)
+        points = self.rescale(points, point_labels, size)
         missing = self.num_slots - points.shape[1]
         if missing > 0:
             points = F.pad(points, [0, 0, 0, missing], value=-1.0)
@@ -95,8 +101,10 @@ class PromptEncoder(nn.Module):
         tokens = tokens + self.bbox_top_left_embeddings.weight * (label == 2)
         return tokens + self.bbox_bottom_right_embeddings.weight * (label == 3)
 
-    def rescale(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+    def rescale(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Bring (x, y) of an image of ``size`` to pixels of the network's image; negative coordinates become -1."""
+        if self.align_points:
+            points = align_points(points, point_labels, size, self.image_size)
         x = points[..., 0] * (self.image_size / size[1])
         y = points[..., 1] * (self.image_size / size[0])
         points = torch.stack([x, y], dim=-1)
@@ -122,7 +130,7 @@ class PromptEncoder(nn.Module):
         if mask_prompt is None:
             return self.no_mask_embed.weight[:, :, None, None]
         limit = self.logit_limit
-        drawn = self.draw_clicks(self.rescale(points, size), point_labels, mask_prompt.shape[-1])
+        drawn = self.draw_clicks(self.rescale(points, point_labels, size), point_labels, mask_prompt.shape[-1])
         logits = torch.where(drawn == 0, mask_prompt.clamp(-limit, limit), limit * drawn.sign())
         return self.mask_downscaling(logits.to(mask_prompt.dtype))
 
@@ -143,16 +151,18 @@ class PromptEncoder(nn.Module):
 
     def dense_pe(self) -> Tensor:
         """Give the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""
-        if torch.jit.is_scripting():
-            return self.encode_grid()
-        return self.encoded_grid()
-
-    def encode_grid(self) -> Tensor:
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
         centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self.pe_layer(torch.stack([x, y], dim=-1)).flatten(0, 1).unsqueeze(0)  # (T, T, dim) -> (1, T*T, dim)
 
     @torch.jit.unused
-    def encoded_grid(self) -> Tensor:
-        return self.encoded_once(self.pe_layer.positional_encoding_gaussian_matrix, self.encode_grid)
+    def is_uncorrected(self) -> bool:
+        """Tell whether background clicks and masks change nothing yet."""
+        return not any(bool(parameter.any()) for parameter in self.last_of_corrections())
+
+    @torch.jit.unused
+    def last_of_corrections(self) -> list[Tensor]:
+        """List the parameters that are zero until background clicks and masks are trained."""
+        embeddings = [self.background_embeddings.weight, self.no_mask_embed.weight]
+        return [*embeddings, *self.mask_downscaling[-1].parameters()]

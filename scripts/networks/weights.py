@@ -5,18 +5,21 @@ import io
 import logging
 import re
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
 from ..errors import InputError
+from .adapters import adapter_modules, load_adapter, read_adapter_settings
 from .efficient_sam import BACKBONES, EfficientSAM
 
 logger = logging.getLogger(__name__)
 
-STATE_KEYS = ("model", "state_dict")  # where upstream and this bundle, or Medical-SAM-Adapter, keep the tensors
+STATE_KEYS = ("model", "state_dict", "adapter")  # where upstream and this bundle, MSA, or an adapter keep tensors
 MSA_NAMES = (  # names of Medical-SAM-Adapter -> names here
     (re.compile(r"\.mlp\.lin([12])\."), r".mlp.fc\1."),
     (re.compile(r"\.Space_Adapter\.D_fc1\."), ".space_adapter.down."),
@@ -24,28 +27,23 @@ MSA_NAMES = (  # names of Medical-SAM-Adapter -> names here
     (re.compile(r"\.MLP_Adapter\.D_fc1\."), ".mlp_adapter.down."),
     (re.compile(r"\.MLP_Adapter\.D_fc2\."), ".mlp_adapter.up."),
 )
-ADDED_PARTS = {  # what upstream has not: the parameters' names, and which of them are zero until the part is trained
-    "adapters": (re.compile(r"^image_encoder\..*_adapter\."), re.compile(r"\.up\.weight$")),
-    "decoder adapters": (re.compile(r"^mask_decoder\..*_adapter\."), re.compile(r"\.up\.weight$")),
-    "background clicks and mask feedback": (
-        re.compile(r"^prompt_encoder\.(background_embeddings|mask_downscaling|no_mask_embed)\."),
-        re.compile(r"(_embeddings|_embed)\.weight$|mask_downscaling\.6\."),
-    ),
-}
+MODELS = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
+POSITIONS = "image_encoder.pos_embed"
 RELATIVE_POSITION = re.compile(r"\.attn\.rel_[hw]$")
 
 
-def find_weights(folder: str | Path, backbone: str, names: tuple[str, ...] | list[str] = ()) -> str:
+def find_weights(folder: str | Path, backbone: str | None = None, names: tuple[str, ...] | list[str] = ()) -> str:
     """Pick the best weights present: the given names first, then upstream's, then the ones shipped with the bundle.
 
     Args:
         folder: where weights lie.
-        backbone: ``"vitt"`` or ``"vits"``.
+        backbone: ``"vitt"`` (also for nothing) or ``"vits"``.
         names: file names to prefer, best first.
 
     Returns:
         The path of the first that exists, or ``"none"``.
     """
+    backbone = backbone or "vitt"
     for name in (*names, f"efficient_sam_{backbone}.pth", f"efficient_sam_{backbone}_base.pth"):
         path = Path(folder) / name
         if path.is_file():
@@ -53,13 +51,49 @@ def find_weights(folder: str | Path, backbone: str, names: tuple[str, ...] | lis
     return "none"
 
 
-def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: tensors by name (our names), and what it says of its network."""
+
+    state: dict[str, Tensor]
+    settings: dict[str, Any] | None
+    image_size: int | None  # that older checkpoints of this bundle note, without other settings
+    notes: list[str]  # what was left out
+    whole: Mapping[str, Any]  # the file
+
+
+@dataclass(frozen=True)
+class AddedPart:
+    """A part of the network that upstream has not, and that a checkpoint may lack as a whole: it starts at zero."""
+
+    name: str
+    tensors: list[str]
+    is_fresh: bool
+
+
+def added_parts(network: EfficientSAM) -> list[AddedPart]:
+    """List the parts of a network that upstream has not."""
+    parts = []
+    for name, half in (("adapters", "image_encoder"), ("decoder adapters", "mask_decoder")):
+        modules = {f"{half}.{key}": m for key, m in adapter_modules(network.get_submodule(half)).items()}
+        tensors = [f"{key}.{own}" for key, module in modules.items() for own in module.adapter_parameters()]
+        if modules:
+            parts.append(AddedPart(name, tensors, all(module.is_fresh() for module in modules.values())))
+    encoder = network.prompt_encoder
+    corrections = [
+        f"prompt_encoder.{part}.{key}" for part in encoder.CORRECTIONS for key in getattr(encoder, part).state_dict()
+    ]
+    return [*parts, AddedPart("background clicks and mask feedback", corrections, encoder.is_uncorrected())]
+
+
+def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
     """Load a checkpoint strictly, and log what was loaded.
 
     Args:
         network: an :class:`EfficientSAM`, with or without adapters; changed in place.
-        path: an upstream checkpoint (``.pt``, or zipped as upstream ships S), one of this bundle, or one of
-            Medical-SAM-Adapter; ``"none"`` keeps the network as it is.
+        path: an upstream checkpoint (``.pt``, or zipped as upstream ships S), one of this bundle (an ``adapter.pth``
+            finds its base beside it or among the bundle's), or one of Medical-SAM-Adapter; ``"none"`` keeps the network
+            as it is.
 
     Returns:
         The same network.
@@ -72,27 +106,34 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
         logger.warning("no pretrained weights: the network starts from random numbers")
         return network
     path = Path(path)
-    state, image_size = read_state_dict(path)
-    state, notes = _rename(state, path)
+    checkpoint = read_checkpoint(path)
+    if "adapter" in checkpoint.whole:
+        name = checkpoint.whole["base"]["name"]
+        base = next((p for p in (path.parent / name, MODELS / name) if p.is_file()), path.parent / name)
+        logger.info(f"{path} is put on {base}")
+        return load_adapter(load_weights(network, base), checkpoint.whole, path)
+
+    state, notes, image_size = checkpoint.state, checkpoint.notes, checkpoint.image_size
     _check_backbone(network, state, path)
-    if image_size not in (None, getattr(network, "image_size", image_size)):
+    if image_size not in (None, network.image_size):
         logger.warning(
             f"{path} was saved at image_size {image_size} and is used at {network.image_size}: expect other results, "
             f"or set image_size to {image_size}"
         )
-
     own = network.state_dict()
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
-    for part, (names, zero) in ADDED_PARTS.items():
-        held, built = ([k for k in keys if names.search(k)] for keys in (state, own))
-        if built and not held:
-            if any(own[k].any() for k in built if zero.search(k)):
-                raise InputError(f"{path} has no {part} but the network's are trained: load it into a new network")
-            notes.append(f"{len(built)} tensors of {part} are not in it and start at zero")
-            missing = [k for k in missing if k not in built]
-        elif held and not built:
-            raise InputError(f"{path} holds {part} but the network has none: add {part} to the network before loading")
+    parts = added_parts(network)
+    held = read_adapter_settings(state) or {}
+    for name, is_held in (("adapters", bool(held)), ("decoder adapters", held.get("decoder", False))):
+        if is_held and name not in [part.name for part in parts]:
+            raise InputError(f"{path} holds {name} but the network has none: add {name} to the network before loading")
+    for part in parts:
+        if not any(key in state for key in part.tensors):
+            if not part.is_fresh:
+                raise InputError(f"{path} has no {part.name} but the network's are trained: load it into a new network")
+            notes.append(f"{len(part.tensors)} tensors of {part.name} are not in it and start at zero")
+            missing = [k for k in missing if k not in part.tensors]
     if missing or unexpected:
         raise InputError(
             f"{path} does not fit the network: {_listing('missing', missing)}, {_listing('unexpected', unexpected)}; "
@@ -109,11 +150,8 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     return network
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], int | None]:
-    """Read the tensors of a checkpoint, or of the one checkpoint inside a zip.
-
-    Returns:
-        Tensors by name, and the image size that this bundle notes in what it saves.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, or the one checkpoint inside a zip.
 
     Raises:
         InputError: when the file is missing, cut short, or holds no tensors by name.
@@ -124,21 +162,24 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], int | None]:
             "python -m monai.bundle download_large_files --bundle_path ."
         )
     try:
-        checkpoint = torch.load(_unzip(path), map_location="cpu", weights_only=True)
+        whole = torch.load(_unzip(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
         raise InputError(f"{path} is not a readable PyTorch checkpoint (cut short, or of another kind)") from error
+    tensors = whole
     for key in STATE_KEYS:
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
+        if isinstance(whole, dict) and isinstance(whole.get(key), dict):
+            tensors = whole[key]
             break
     if (
-        not isinstance(checkpoint, dict)
-        or not checkpoint
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in checkpoint.items())
+        not isinstance(tensors, dict)
+        or not tensors
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items())
     ):
         raise InputError(f"{path} holds no network weights: expected tensors by name, alone or under 'model'")
-    noted = getattr(checkpoint, "_metadata", {}).get("", {}).get("image_size")
-    return {key.removeprefix("module."): value for key, value in checkpoint.items()}, noted
+    settings = whole.get("settings")
+    noted = getattr(tensors, "_metadata", {}).get("", {}).get("image_size") if settings is None else None
+    state, notes = _rename({key.removeprefix("module."): value for key, value in tensors.items()}, path)
+    return Checkpoint(state, settings, noted, notes, whole)
 
 
 def _unzip(path: Path) -> Path | io.BytesIO:
@@ -178,14 +219,13 @@ def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], li
     return renamed, notes
 
 
-def _check_backbone(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def _check_backbone(network: EfficientSAM, state: dict[str, Tensor], path: Path) -> None:
     """Refuse weights of another backbone by name, before shapes are compared one by one."""
-    key = "image_encoder.pos_embed"
-    if key not in state:
-        raise InputError(f"{path} is not an EfficientSAM checkpoint: it has no {key}")
-    if not isinstance(network, EfficientSAM) or state[key].dim() != 3:
+    if POSITIONS not in state:
+        raise InputError(f"{path} is not an EfficientSAM checkpoint: it has no {POSITIONS}")
+    if state[POSITIONS].dim() != 3:
         return
-    width, own = state[key].shape[2], BACKBONES[network.backbone]["dim"]
+    width, own = state[POSITIONS].shape[2], BACKBONES[network.backbone]["dim"]
     if width != own:
         names = {kind["dim"]: name for name, kind in BACKBONES.items()}
         seen = f"backbone {names[width]}" if width in names else "another backbone"

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms that MONAI lacks: checked reading, object selection, prompts, saving of predictions."""
+"""Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts, label maps."""
 
-from ..data.reading import LoadFiled, ToRGBd
+from .intensity import ToRGBd
 from .label_map import LabelMapd
-from .objects import ObjectMasksd, RandObjectMasksd, UprightSliced
+from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
+from .reading import LoadCheckedImaged
 from .request_prompts import RequestPromptsd
-from .simulated_prompts import CasePromptsd, RandPromptsd
+from .simulated_prompts import RandPromptsd, SeededPromptsd
 
 __all__ = [
-    "CasePromptsd",
     "LabelMapd",
-    "LoadFiled",
+    "LoadCheckedImaged",
     "ObjectMasksd",
     "RandObjectMasksd",
     "RandPromptsd",
     "RequestPromptsd",
+    "SeededPromptsd",
     "ToRGBd",
     "UprightSliced",
 ]

@@ -13,7 +13,7 @@ class LabelMapd(MapTransform):
     """Merge the logits of Q objects into one label map.
 
     Args:
-        keys: of (Q, X, Y[, Z]) logits; becomes (1, X, Y[, Z]) uint8 (uint16 above 255 objects): 0 is background, q + 1
+        keys: of (Q, X, Y[, Z]) logits; becomes (1, X, Y[, Z]) uint8 (int32 above 255 objects): 0 is background, q + 1
             is object q, and where objects overlap the largest logit wins.
         class_count: the masks are those of so many classes for each object, outermost first; then c + 1 is class c,
             and where classes overlap the inner one wins.

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts at the door: what a request, a list or the command line says, in the bundle's one form."""
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..prompts import read_prompts
+from ..prompts import read_prompts, write_entries
 
 
 class RequestPromptsd(Transform):
@@ -47,5 +46,6 @@ class RequestPromptsd(Transform):
         name = str(image.meta.get("filename_or_obj", "the image"))
         entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
         # not written into the image that came: the loader may keep it for the next item
-        data[self.image_key] = MetaTensor(image, meta={**image.meta, "prompts": json.dumps(entries)})
+        data[self.image_key] = MetaTensor(image, meta=dict(image.meta))
+        write_entries(data[self.image_key], entries)
         return data

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts that a user might give, drawn from the label."""
 
-import json
 import re
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,7 +12,7 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform, Transform
 
-from ..data.objects import WHOLE
+from ..cases import WHOLE, read_case
 from ..prompts import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
 
 SLOTS = 3  # a click takes one, a box two: one width for all, so that batches collate
@@ -25,12 +24,12 @@ def draw_prompt(kind: str, mask: np.ndarray, rng: np.random.RandomState, jitter:
     if kind == "whole":
         return whole_prompt(mask.shape)
     if not mask.any():
-        return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
+        return Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
     if kind == "click_1":
         return click_prompt(mask, rng)
     if kind == "click_box":
         parts = click_prompt(mask, rng), box_prompt(mask, rng, jitter)
-        return np.concatenate([xy for xy, _ in parts]), np.concatenate([labels for _, labels in parts])
+        return Prompt(*(np.concatenate(each) for each in zip(*parts)))
     _, jittered, percent = kind.partition("box_jittered")
     return box_prompt(mask, rng, (int(percent[1:]) / 100 if percent else jitter) if jittered else 0.0)
 
@@ -68,7 +67,7 @@ class RandPromptsd(RandomizableTransform):
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
         data = dict(data)
         whole = data.pop("whole", False)
-        masks = np.asarray(data[self.label_key]) > 0.5
+        masks = np.greater(np.asarray(data[self.label_key]), 0.5)
         prompts = []
         for mask in masks.any(0, keepdims=True) if self.together else masks:
             kind = "whole" if whole else self.R.choice(list(self.kinds), p=list(self.kinds.values()))
@@ -79,7 +78,7 @@ class RandPromptsd(RandomizableTransform):
         return data
 
 
-class CasePromptsd(Transform):
+class SeededPromptsd(Transform):
     """Draw each kind of prompt for each object, the same at every visit: for validation.
 
     The random numbers come from the case's own name, so a metric changes only when the weights do.
@@ -102,8 +101,8 @@ class CasePromptsd(Transform):
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
         data = dict(data)
-        case = json.loads(data["case"])
-        masks = np.asarray(data[self.label_key]) > 0.5
+        case = read_case(data["case"])
+        masks = np.greater(np.asarray(data[self.label_key]), 0.5)
         data["prompts"] = {}
         for kind in self.kinds:
             if (kind == "whole") != (case["objects"] == [WHOLE]) and not self.together:

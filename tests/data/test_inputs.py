@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from scripts.data import InputDataset, datalists, find_inputs, make_sample
+from scripts.data import InputDataset, InputLoader, datalists, find_inputs, make_sample
 from scripts.errors import InputError
-from scripts.transforms import LoadFiled, RequestPromptsd
+from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 from tests.files import write_nifti, write_picture
 
 GREY = np.zeros((4, 6), np.uint8)
@@ -131,20 +131,21 @@ def test_outputs_of_images_of_one_stem_get_names_of_their_own(tmp_path, paths, n
 
 # --- one after another
 
-PREPARE = Compose([LoadFiled("image"), RequestPromptsd()])
+PREPARE = Compose([LoadCheckedImaged("image"), RequestPromptsd()])
 
 
-def test_bad_items_among_fifty_are_reported_by_name_and_the_others_are_done(tmp_path, caplog):
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bad_items_among_fifty_are_reported_by_name_and_the_others_are_done(tmp_path, caplog, num_workers):
     items = [{"image": str(write_picture(tmp_path / f"{i:02d}.png", GREY)), "name": f"{i:02d}"} for i in range(50)]
     Path(items[17]["image"]).write_text("no image")
     items[30]["points"] = [[99, 0, 1]]
-    dataset = InputDataset(items, PREPARE)
+    loader = InputLoader(InputDataset(items, PREPARE), num_workers)
     with caplog.at_level(logging.ERROR):
-        done = [item["name"] for item in dataset]
+        done = sorted(name for item in loader for name in item["name"])
     assert done == [f"{i:02d}" for i in range(50) if i not in (17, 30)]
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     with pytest.raises(InputError, match="2 of 50 images failed, the others are done: ") as caught:
-        dataset.finish()
+        loader.finish()
     for text in (caplog.text, str(caught.value)):
         assert f"{items[17]['image']} cannot be read as an image" in text
         assert f"{items[30]['image']}: point (99, 0) lies outside" in text
@@ -152,20 +153,20 @@ def test_bad_items_among_fifty_are_reported_by_name_and_the_others_are_done(tmp_
 
 
 def test_single_bad_item_fails_with_its_own_sentence(tmp_path):
-    dataset = InputDataset([{"image": str(tmp_path / "gone.png")}], PREPARE)
-    assert list(dataset) == []
+    loader = InputLoader(InputDataset([{"image": str(tmp_path / "gone.png")}], PREPARE))
+    assert list(loader) == []
     with pytest.raises(InputError) as caught:
-        dataset.finish()
+        loader.finish()
     assert str(caught.value) == f"{tmp_path / 'gone.png'} does not exist"
 
 
 def test_finish_is_quiet_when_all_went_well_this_time(tmp_path):
     path = tmp_path / "a.png"
-    dataset = InputDataset([{"image": str(path)}], PREPARE)
-    assert list(dataset) == []
+    loader = InputLoader(InputDataset([{"image": str(path)}], PREPARE))
+    assert list(loader) == []
     write_picture(path, GREY)
-    assert len(list(dataset)) == 1
-    dataset.finish()
+    assert len(list(loader)) == 1
+    loader.finish()
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -173,11 +174,11 @@ def test_error_that_is_not_the_users_is_raised_as_it_is(wrapped):
     def broken(item):
         raise KeyError("a fault of the code")
 
-    dataset = InputDataset([{"image": "a.png"}], Compose([broken]) if wrapped else broken)
+    loader = InputLoader(InputDataset([{"image": "a.png"}], Compose([broken]) if wrapped else broken))
     with pytest.raises(RuntimeError if wrapped else KeyError) as caught:
-        list(dataset)
+        list(loader)
     assert not isinstance(caught.value, InputError)
-    assert dataset.problems == []
+    assert loader.problems == []
 
 
 def test_items_of_one_volume_keep_prompts_of_their_own(tmp_path):

@@ -13,9 +13,9 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from scripts.data import ObjectDataset, decathlon_datalist, find_datalist, pad_objects, refuge_datalist
-from scripts.data.reading import LoadFiled, label_values
 from scripts.errors import InputError
 from scripts.transforms import ObjectMasksd, UprightSliced
+from scripts.transforms.reading import LoadCheckedImaged, label_values
 from tests.data.fundus import CLASSES, HEIGHT, WIDTH, drawn, make_case, make_refuge, photograph
 from tests.files import write_dicom, write_nifti, write_picture
 
@@ -36,7 +36,7 @@ def one_pair(root):
 
 
 def load(label):
-    return label_values(LoadFiled("label", label=True)({"label": label})["label"])
+    return label_values(LoadCheckedImaged("label", label=True)({"label": label})["label"])
 
 
 def listed(data, cache, **options):
@@ -143,7 +143,7 @@ def test_raters_may_have_drawn_on_every_slice_of_a_volume(tmp_path):
 
 def test_soft_masks_come_upright_and_one_for_each_object(tmp_path):
     (item,) = listed([one_pair(make_refuge(tmp_path, training=1, test=0))], tmp_path / "cache")
-    transforms = [LoadFiled("image"), LoadFiled("label", label=True), UprightSliced(), ObjectMasksd()]
+    transforms = [LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True), UprightSliced(), ObjectMasksd()]
     data = Compose(transforms)(item)
     assert data["image"].shape == (3, HEIGHT, WIDTH)
     assert data["label"].dtype == torch.float32
@@ -152,7 +152,7 @@ def test_soft_masks_come_upright_and_one_for_each_object(tmp_path):
 
 def test_path_of_an_image_is_never_a_list_of_raters(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        LoadFiled("image")({"image": one_pair(make_refuge(tmp_path, training=1, test=0))["label"]})
+        LoadCheckedImaged("image")({"image": one_pair(make_refuge(tmp_path, training=1, test=0))["label"]})
 
 
 # --- objects
@@ -241,7 +241,7 @@ def test_image_with_bad_masks_is_left_out_by_name_and_the_rest_are_kept(tmp_path
     assert len(data) == 3
     items = listed(data, tmp_path / "cache")
     assert [Path(item["image"]).stem for item in items] == ["g0001", "g0002"]
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "scripts.data.objects"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "scripts.data.object_dataset"]
     with pytest.raises(InputError, match=f"^left out: .*{reason}"):
         raise InputError(warning)
     assert "\n" not in warning

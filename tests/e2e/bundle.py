@@ -19,6 +19,8 @@ from unittest import mock
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.networks import train_only
+
 ROOT = Path(__file__).parents[2]
 TRAIN = "configs/train.yaml"
 EVALUATE = ["configs/train.yaml", "configs/evaluate.yaml"]
@@ -64,7 +66,7 @@ def network_of(*files):
     parser["image_size"] = SMALL["image_size"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return parser.get_parsed_content("network_def")
+        return train_only(parser.get_parsed_content("network_def"), parser.get_parsed_content("trainable"))
 
 
 def places(folder):

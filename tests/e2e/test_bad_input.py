@@ -99,7 +99,7 @@ def weights_as_resume(folder):
         (half_a_checkpoint, "half.pt is not a readable PyTorch checkpoint"),
         (absent_resume, "absent.pt does not exist"),
         (half_a_resume, "half.pt is not a readable checkpoint"),
-        (weights_as_resume, "model.pt holds no optimizer"),
+        (weights_as_resume, "model.pt holds no settings, optimizer"),
     ],
 )
 def test_bad_input_is_one_line(folder, spoil, said):
@@ -111,12 +111,16 @@ def test_bad_input_is_one_line(folder, spoil, said):
     ("settings", "said"),
     [
         (absent_folder, "absent is not a folder"),
+        (lambda folder: {"backbone": "vitx"}, "backbone is one of vitt, vits, got 'vitx'"),
+        (lambda folder: {"image_size": 300}, "image_size is a positive multiple of 16, got 300"),
+        (lambda folder: {"trainable": "['encoder']"}, "the network has no part 'encoder' to train"),
+        (lambda folder: {"adapters": "{'kind': 'lora2'}"}, "the kind of adapters is one of bottleneck, got 'lora2'"),
         (lambda folder: {"max_epoch": 3}, "--max_epoch is not a setting: did you mean --max_epochs?"),
     ],
-    ids=["absent_folder", "mistyped"],
+    ids=["absent_folder", "backbone", "image_size", "trainable", "adapters", "mistyped"],
 )
 def test_bad_input_is_one_line_in_a_new_interpreter(folder, settings, said):
-    check(run("training", TRAIN, **SMALL, **places(folder), **settings(folder)), said)
+    check(run("training", TRAIN, **{**SMALL, **settings(folder)}, **places(folder)), said)
 
 
 def check(result, said):

@@ -6,8 +6,10 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from scripts.networks import Settings, build_network
 from tests.e2e.bundle import INFERENCE, run, run_warm
 from tests.e2e.datasets import make_decathlon, make_folder, picture
 from tests.files import write_picture
@@ -159,3 +161,31 @@ def test_a_bad_request_is_one_line_and_writes_nothing(folder, image, settings, s
     assert said in result.errors[0]
     assert "Traceback" not in result.out + result.err
     assert not (folder / "out").exists()
+
+
+CHECKPOINTS = {
+    "Ti at 64": Settings(image_size=64, adapters={"kind": "bottleneck"}),
+    "S at 80, wide": Settings(backbone="vits", image_size=80, adapters={"kind": "bottleneck", "ratio": 0.5}),
+}
+
+
+@pytest.fixture(params=CHECKPOINTS)
+def checkpoint(request, folder):
+    """A checkpoint as a run saves it, of some network."""
+    settings, path = CHECKPOINTS[request.param], folder / "model.pt"
+    torch.save({"model": build_network(settings).state_dict(), "settings": settings.state_dict()}, path)
+    return settings, path
+
+
+def test_a_checkpoint_of_any_network_needs_no_further_option(folder, image, checkpoint):
+    settings = {"ckpt_path": checkpoint[1], "points": [LEFT_CLICK], "output_dir": folder / "out"}
+    result = run_warm("inferring", INFERENCE, dataset_dir=image, **settings)
+    assert result.code == 0, result.err
+    assert read_mask(folder / "out" / "lesions_mask.png").shape == (HEIGHT, WIDTH)
+
+
+def test_an_option_that_contradicts_the_checkpoint_is_refused_with_both_values(folder, image, checkpoint):
+    result = run_warm("inferring", INFERENCE, dataset_dir=image, ckpt_path=checkpoint[1], image_size=256)
+    assert result.code == 1
+    size = checkpoint[0].image_size
+    assert f"is of a network with image_size {size}, but image_size 256 is asked for" in result.errors[0]

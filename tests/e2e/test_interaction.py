@@ -44,7 +44,7 @@ def test_background_clicks_and_masks_are_learned_from_corrections_alone(dataset,
     settings = {**SMALL, "max_epochs": 2, "rounds": rounds, "gradient_rounds": 1}
     result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
-    state = torch.load(folder / "models" / "model_final.pt", weights_only=True)
+    state = torch.load(folder / "models" / "model_final.pt", weights_only=True)["model"]
     last = state["prompt_encoder.mask_downscaling.6.weight"]
     assert bool(last.any()) == (rounds > 1)
     assert state["prompt_encoder.no_mask_embed.weight"].any()
@@ -62,8 +62,8 @@ def test_one_prompt_gives_all_classes_each_by_its_own_mask(folder):
     assert {"dice/click_1/cell", "dice/click_1/nucleus", "dice/whole/cell"} <= set(report)
 
     image = data / "images" / "cell_0.png"
-    asked = {"points": "[[32,32,1]]", "class_count": 2, "ckpt_path": folder / "models" / "model.pt"}
-    result = run_warm("inferring", INFERENCE, image_size=64, dataset_dir=image, output_dir=folder / "out", **asked)
+    asked = {"points": "[[32,32,1]]", "ckpt_path": folder / "models" / "model.pt"}
+    result = run_warm("inferring", INFERENCE, dataset_dir=image, output_dir=folder / "out", **asked)
     assert result.code == 0, result.err
     labels = np.asarray(Image.open(folder / "out" / "cell_0_mask.png"))
     assert labels.shape == (64, 64)

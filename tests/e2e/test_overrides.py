@@ -3,21 +3,26 @@
 
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
-from scripts.networks.adapters import is_adapter
-from scripts.networks.weights import ADDED_PARTS
 from tests.e2e.bundle import ROOT, SMALL, TRAIN, network_of, places, run_warm
 from tests.e2e.datasets import LAYOUTS
+from tests.networks.recipe import CORRECTIONS
 
 pytestmark = pytest.mark.slow
 
-FEEDBACK = "background clicks and mask feedback"
 PARTS = {  # by the name of the file: what a parameter's name says of being trained
-    "adapter": is_adapter,
-    "decoder": lambda name: name.startswith("mask_decoder.") or ADDED_PARTS[FEEDBACK][0].search(name),
+    "adapter": lambda name: "_adapter." in name,
+    "decoder": lambda name: name.startswith("mask_decoder.") or CORRECTIONS.search(name),
     "full": lambda name: True,
 }
+FURTHER = (
+    "mask_tokens",
+    "iou_token",
+    "iou_prediction_head",
+    "background_embeddings",
+    "mask_downscaling",
+    "no_mask_embed",
+)
 UNUSED = ("prompt_encoder.", "mask_decoder.output_hypernetworks_mlps.")
 
 
@@ -51,7 +56,7 @@ def test_a_layout_of_data_refuses_another(folder, file):
 def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, file):
     network = network_of(TRAIN, file)
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    further = ConfigParser.load_config_file(ROOT / file)["network_def"].get("train", [])
+    further = FURTHER if stem(file) == "adapter" else ()
     assert trained == {
         name
         for name, _ in network.named_parameters()
@@ -65,7 +70,7 @@ def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, fi
     assert result.code == 0, result.err
     assert f"parameters: {sum(p.numel() for p in network.parameters() if p.requires_grad):,} trained" in result.out
 
-    after = torch.load(folder / "models" / "model_final.pt", weights_only=True)
+    after = torch.load(folder / "models" / "model_final.pt", weights_only=True)["model"]
     assert after.keys() == before.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed <= trained

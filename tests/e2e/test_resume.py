@@ -57,6 +57,6 @@ def test_a_killed_run_resumes_to_the_same_end(dataset, folder):
     assert epochs_of(resumed.out) == list(range(3, EPOCHS + 1))
     assert last_score(folder / "killed") == last_score(folder / "whole")
     for name in ("model_final.pt", "model.pt"):
-        ours, theirs = load(models / name), load(folder / "whole" / "models" / name)
+        ours, theirs = (load(path / name)["model"] for path in (models, folder / "whole" / "models"))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], value) for key, value in theirs.items()), name

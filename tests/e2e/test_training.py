@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scripts.networks import find_weights, load_weights
-from scripts.networks.adapters import is_adapter
+from scripts.networks.adapters import adapter_parameters
 from tests.e2e.bundle import EVALUATE, ROOT, SMALL, TRAIN, network_of, places, run_warm
 from tests.e2e.datasets import make_cells, make_decathlon
 from tests.e2e.logs import epochs_of, read_log
@@ -28,15 +28,17 @@ def load(path):
 
 def test_a_run_writes_the_best_the_final_and_the_resumable_checkpoint(trained):
     models = trained[1] / "models"
-    assert sorted(path.name for path in models.iterdir()) == ["last.pt", "model.pt", "model_final.pt"]
+    assert sorted(path.name for path in models.iterdir()) == ["adapter.pth", "last.pt", "model.pt", "model_final.pt"]
     for name in ("model.pt", "model_final.pt"):
         load_weights(network_of(TRAIN), models / name)
-    assert set(load(models / "last.pt")) == {"model", "optimizer", "lr_scheduler", "trainer", "best", "early_stop"}
+    assert set(load(models / "last.pt")) == {
+        *("settings", "model", "optimizer", "lr_scheduler", "trainer", "best", "early_stop")
+    }
 
 
 def test_the_adapters_learn_and_what_is_frozen_stays(trained):
     network = load_weights(network_of(TRAIN), find_weights(ROOT / "models", "vitt"))
-    final = load(trained[1] / "models" / "model_final.pt")
+    final = load(trained[1] / "models" / "model_final.pt")["model"]
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             assert torch.equal(final[name], parameter), name
@@ -58,11 +60,12 @@ def test_scalars_and_pictures_go_to_tensorboard_and_figures_and_panels_to_files(
 
 
 def test_the_log_says_which_weights_were_loaded_and_how_many_parameters_are_trained(trained):
-    parameters = dict(network_of(TRAIN).named_parameters())
+    network = network_of(TRAIN)
+    parameters = dict(network.named_parameters())
     count = {
         trains: sum(p.numel() for p in parameters.values() if p.requires_grad == trains) for trains in (True, False)
     }
-    added = sum(p.numel() for name, p in parameters.items() if is_adapter(name))
+    added = sum(parameters[name].numel() for name in adapter_parameters(network))
     log = trained[0].out
     assert re.search(
         rf"parameters: {count[True]:,} trained \(\d+\.\d %\), {count[False]:,} frozen, {added:,} added by adapters", log
@@ -79,7 +82,7 @@ def test_both_ids_train_once_and_alike(trained, dataset, folder):
     for log in (trained[0].out, result.out):
         assert epochs_of(log) == [1, 2]
         assert log.count("SupervisedTrainer: Engine run finished") == 1
-    ours, theirs = (load(path / "models" / "model_final.pt") for path in (folder, trained[1]))
+    ours, theirs = (load(path / "models" / "model_final.pt")["model"] for path in (folder, trained[1]))
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
@@ -103,7 +106,7 @@ def test_a_run_without_validation_keeps_the_latest_model(dataset, folder):
     result = run_warm("training", TRAIN, **SMALL, val_fraction=0, dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
     assert "8 objects on 8 items of 8 images" in result.out
-    best, final = (load(folder / "models" / name) for name in ("model.pt", "model_final.pt"))
+    best, final = (load(folder / "models" / name)["model"] for name in ("model.pt", "model_final.pt"))
     assert all(torch.equal(best[name], value) for name, value in final.items())
 
 
@@ -137,3 +140,20 @@ def test_volumes_are_trained_and_scored_slice_by_slice(folder):
     rows = [row.split(",") for row in (folder / "eval" / "metrics.csv").read_text().splitlines()[1:]]
     assert len({row[0] for row in rows}) == 1
     assert [(row[1], row[2]) for row in rows] == [("1", "1"), ("1", "everything"), ("2", "1"), ("2", "everything")]
+
+
+def test_the_schedule_follows_the_trainers_own_epochs(dataset, folder):
+    """MONAI Label sets only these: the learning rate falls to zero once, at their end."""
+    settings = {**SMALL, "max_epochs": 9, "train#trainer#max_epochs": 2}
+    result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
+    assert result.code == 0, result.err
+    last = load(folder / "models" / "last.pt")
+    assert last["trainer"]["iteration"] == 2 * 3
+    assert last["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_was_trained_is_kept_apart_and_predicts_as_the_whole(trained):
+    models = trained[1] / "models"
+    whole = load_weights(network_of(TRAIN), models / "model.pt").state_dict()
+    adapted = load_weights(network_of(TRAIN), models / "adapter.pth").state_dict()
+    assert all(torch.equal(adapted[name], value) for name, value in whole.items())

@@ -32,7 +32,7 @@ def click(x, y, *more):
 
 def ask(network=None, clicks=(1, 3, 5), label=OBJECT, image=IMAGE, first=None, **settings):
     """Evaluate, without gradients, as an evaluator does."""
-    user = SimulatedUser(network or SpyNetwork(), 64, clicks, **settings).eval()
+    user = SimulatedUser(network or SpyNetwork(), clicks, **settings).eval()
     with torch.no_grad():
         return user(image, label, first or click(12, 12))
 
@@ -44,12 +44,12 @@ def iou(mask, wanted):
 @pytest.mark.parametrize("clicks", [(), (3,), (0, 1), (-1, 1)], ids=str)
 def test_clicks_that_do_not_count_from_one_are_refused(clicks):
     with pytest.raises(ValueError, match="clicks counts from 1"):
-        SimulatedUser(SpyNetwork(), 64, clicks)
+        SimulatedUser(SpyNetwork(), clicks)
 
 
 def test_several_images_at_once_are_refused():
     with pytest.raises(ValueError, match="one image at a time: got 2"):
-        SimulatedUser(SpyNetwork(), 64)(torch.cat([IMAGE, IMAGE]), OBJECT, click(12, 12))
+        SimulatedUser(SpyNetwork())(torch.cat([IMAGE, IMAGE]), OBJECT, click(12, 12))
 
 
 @pytest.mark.parametrize("clicks", [(1,), (1, 2), (5, 1, 3), (1, 10)], ids=str)

@@ -14,7 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.metrics import DiceMetric
 
 from scripts.handlers import MetricsReport
-from scripts.metrics import BackgroundFlips, ObjectMetric, OfFlips, OfPrompt
+from scripts.metrics import BackgroundFlips, ObjectMetric, SelectFlips, SelectPromptKind
 
 SIZE = 8
 CASES = [  # image, slice, name and (rows of the truth, of the answer to one and three clicks, to a box) of objects
@@ -50,13 +50,13 @@ def item(image, slice_index, objects, flips):
 
 
 def dice(kind):
-    return ObjectMetric(DiceMetric(ignore_empty=False), output_transform=OfPrompt(kind))
+    return ObjectMetric(DiceMetric(ignore_empty=False), output_transform=SelectPromptKind(kind))
 
 
 def evaluate(folder, runs=1, cases=CASES, flips=FLIPS, without=()):
     """Evaluate made-up predictions; give metrics.json and the rows of metrics.csv."""
     metrics = {name: dice(name.split("/")[1]) for name in [*DICE, "dice/whole"]}
-    metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=OfFlips())
+    metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectFlips())
     given = itertools.cycle(flips)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),

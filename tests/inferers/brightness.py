@@ -13,6 +13,7 @@ class BrightnessNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.image_size = IMAGE_SIZE
         self.encoded: list[tuple[int, ...]] = []
 
     def encode_image(self, image: Tensor) -> Tensor:
@@ -28,8 +29,7 @@ class BrightnessNetwork(nn.Module):
         mask_prompt: Tensor | None = None,
         mask_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        assert size == (IMAGE_SIZE, IMAGE_SIZE)
-        scale = torch.tensor([embeddings.shape[2], embeddings.shape[1]]) / IMAGE_SIZE
+        scale = torch.tensor([embeddings.shape[2] / size[1], embeddings.shape[1] / size[0]])
         pixels = (points * scale + 1e-4).int()  # the pixel that a point lies in
         masks = torch.stack(
             [

@@ -28,7 +28,7 @@ def drawn(patches=PATCHES, size=SIZE):
 
 def everything(image, network=None, **settings):
     settings = {"points_per_side": 24, "min_area": 4, **settings}
-    return EverythingInferer(IMAGE_SIZE, **settings)(image, network or BrightnessNetwork())
+    return EverythingInferer(**settings)(image, network or BrightnessNetwork())
 
 
 def same_partition(found, true):

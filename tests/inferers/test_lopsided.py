@@ -189,7 +189,7 @@ def predict(folder, dataset_dir, **settings):
         **settings,
     )
     parser.get_parsed_content("evaluator").run()
-    parser.get_parsed_content("dataset").finish()
+    parser.get_parsed_content("dataloader").finish()
     return output
 
 

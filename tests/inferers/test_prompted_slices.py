@@ -30,7 +30,7 @@ def drawn():
 def infer(volume, points=None, boxes=None, slice_index=None, network=None, **meta):
     image = MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0])), meta=meta)
     item = RequestPromptsd(points=points, boxes=boxes, slice_index=slice_index)({"image": image})
-    return PromptedSliceInferer(IMAGE_SIZE)(item["image"][None], network or BrightnessNetwork())
+    return PromptedSliceInferer()(item["image"][None], network or BrightnessNetwork())
 
 
 def test_picture_gives_logits_on_its_own_grid():
@@ -93,20 +93,20 @@ def test_meta_and_affine_of_the_image_go_with_the_answer():
 def test_image_itself_keeps_its_prompts_as_they_were():
     item = RequestPromptsd(points=[[1, 0, 1]])({"image": MetaTensor(drawn()[..., 0])})
     written = item["image"].meta["prompts"]
-    PromptedSliceInferer(IMAGE_SIZE)(item["image"][None], BrightnessNetwork())
+    PromptedSliceInferer()(item["image"][None], BrightnessNetwork())
     assert item["image"].meta["prompts"] == written
     assert "predicted_iou" not in written
 
 
 def test_several_images_at_once_are_refused():
     with pytest.raises(ValueError, match="one image at a time: got a batch of 2"):
-        PromptedSliceInferer(IMAGE_SIZE)(MetaTensor(torch.zeros(2, 3, X, Y)), BrightnessNetwork())
+        PromptedSliceInferer()(MetaTensor(torch.zeros(2, 3, X, Y)), BrightnessNetwork())
 
 
 @pytest.mark.parametrize("image", [MetaTensor(torch.zeros(1, 3, X, Y)), torch.zeros(1, 3, X, Y)], ids=["meta", "plain"])
 def test_image_without_prompts_is_refused(image):
     with pytest.raises(ValueError, match="no prompts came with the image: put RequestPromptsd before the inferer"):
-        PromptedSliceInferer(IMAGE_SIZE)(image, BrightnessNetwork())
+        PromptedSliceInferer()(image, BrightnessNetwork())
 
 
 def test_real_network_gives_what_its_own_forward_gives():
@@ -119,24 +119,11 @@ def test_real_network_gives_what_its_own_forward_gives():
     torch.testing.assert_close(logits.as_tensor()[0, 0], expected[0, 0].T, atol=1e-5, rtol=0)
 
 
-def test_prompts_are_aligned_with_a_network_larger_than_the_image():
-    seen = []
-
-    class Network(BrightnessNetwork):
-        def decode_best(self, embeddings, points, *rest):
-            seen.append(points)
-            return super().decode_best(embeddings, points, *rest)
-
-    infer(drawn()[..., 0], boxes=[[0, 1, 3, 2]], network=Network())
-    corner = [4 * IMAGE_SIZE / X - 1, 3 * IMAGE_SIZE / Y - 1]  # the last pixel of the network's inside the box
-    assert seen[0][0, 0].flatten().tolist() == pytest.approx([0, IMAGE_SIZE / Y, *corner])
-
-
 def test_small_object_is_predicted_again_on_a_crop_around_it():
     volume, network = torch.full((3, 80, 60), 0.5), BrightnessNetwork()
     volume[:, 50:54, 20:26] = 1.0
     item = RequestPromptsd(points=[[51, 22, 1]])({"image": MetaTensor(volume)})
-    logits = PromptedSliceInferer(IMAGE_SIZE, SmallObjects(IMAGE_SIZE, 16))(item["image"][None], network)
+    logits = PromptedSliceInferer(SmallObjects(IMAGE_SIZE, 16))(item["image"][None], network)
     assert ((logits[0, 0] > 0) != (volume[0] == 1)).sum() <= 1  # enlarging blurs a corner
     assert network.encoded == [(1, 3, 60, 80), (1, 3, IMAGE_SIZE, IMAGE_SIZE)]
     assert (logits[0, 0, :30] == NOTHING).all()
@@ -152,7 +139,7 @@ def test_each_prompt_asks_for_every_class_by_its_own_mask():
             return logits - mask_index[:, :, None, None, None], iou / mask_index
 
     item = RequestPromptsd(points=[[[1, 0, 1]], [[8, 3, 1]]])({"image": MetaTensor(drawn()[..., 0])})
-    logits = PromptedSliceInferer(IMAGE_SIZE, class_count=2)(item["image"][None], Network())
+    logits = PromptedSliceInferer(class_count=2)(item["image"][None], Network())
     [(points, index)] = asked
     assert index == [[1, 2, 1, 2]]
     assert points[0][0] == points[0][1] != points[0][2] == points[0][3]

@@ -13,9 +13,9 @@ from scripts.metrics import (
     ClickFailures,
     NumberOfClicks,
     ObjectMetric,
-    OfFlips,
-    OfPredictedIoU,
-    OfTrace,
+    SelectFlips,
+    SelectPredictedIoU,
+    SelectTrace,
 )
 
 TRACES = [[0.95, 0.2, 0.3, 0.4], [0.1, 0.86, 0.8, 0.91], [0.1, 0.2, 0.9, 0.3], [0.1, 0.2, 0.3, 0.4]]
@@ -46,18 +46,18 @@ def measure(metric, transform, items=None):
     ],
 )
 def test_clicks_are_counted_until_the_mask_is_good_for_the_first_time(metric, expected):
-    mean, values = measure(metric, OfTrace())
+    mean, values = measure(metric, SelectTrace())
     assert values == expected
     assert mean == pytest.approx(sum(expected) / 4)
 
 
 def test_obeyed_background_clicks_are_a_share_of_all_such_clicks():
-    share, _ = measure(BackgroundFlips(), OfFlips())
+    share, _ = measure(BackgroundFlips(), SelectFlips())
     assert share == pytest.approx(3 / 6)
 
 
 def test_no_background_click_at_all_is_no_score_rather_than_zero():
-    share, _ = measure(BackgroundFlips(), OfFlips(), outputs([(1, 2)]))
+    share, _ = measure(BackgroundFlips(), SelectFlips(), outputs([(1, 2)]))
     assert math.isnan(share)
 
 
@@ -83,6 +83,6 @@ def test_the_error_of_the_predicted_iou_is_that_of_its_own_kind_and_object():
     everything = {"pred": {"masks": {"whole": logits["box"]}, "iou": {"whole": iou["box"]}}, "label": label}
     items = [everything, {"pred": {"masks": logits, "iou": iou}, "label": label}]
     for kind, expected in {"click_1": [0.25, 0.375], "box": [0.25, 0]}.items():
-        mean, values = measure(MAEMetric(), OfPredictedIoU(kind), items)
+        mean, values = measure(MAEMetric(), SelectPredictedIoU(kind), items)
         assert values == pytest.approx(expected)
         assert mean == pytest.approx(sum(expected) / 2)

@@ -10,7 +10,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.metrics import DiceMetric, MeanIoU
 
-from scripts.metrics import ObjectMetric, OfPrompt, ThresholdAverage
+from scripts.metrics import ObjectMetric, SelectPromptKind, ThresholdAverage
 
 SIZE = 8
 
@@ -47,7 +47,7 @@ def outputs(cases=CASES):
 
 @pytest.mark.parametrize("kind", DICE)
 def test_objects_of_one_kind_of_prompt_come_in_order(kind):
-    predictions, labels = OfPrompt(kind)(outputs())
+    predictions, labels = SelectPromptKind(kind)(outputs())
     asked = [c for c in CASES if kind in c["image"]]
     assert all(mask.shape == (1, SIZE, SIZE) for mask in predictions + labels)
     assert torch.equal(torch.cat(predictions), (torch.cat([c["image"][kind] for c in asked]) > 0).float())
@@ -57,7 +57,7 @@ def test_objects_of_one_kind_of_prompt_come_in_order(kind):
 def test_probabilities_and_soft_labels_stay_as_they_are():
     output = [{"pred": {"masks": {"box": torch.full((1, 2, 2), 1.0)}}, "label": torch.full((1, 2, 2), 0.7)}]
     for probability, prediction, label in ((False, 1.0, 1.0), (True, 0.7310586, 0.7)):
-        predictions, labels = OfPrompt("box", probability)(output)
+        predictions, labels = SelectPromptKind("box", probability)(output)
         assert predictions[0].unique().tolist() == pytest.approx([prediction])
         assert labels[0].unique().tolist() == pytest.approx([label])
 
@@ -89,7 +89,7 @@ def score(metrics, cases=CASES):
 
 
 def handler(metric, kind, probability=False):
-    return ObjectMetric(metric, output_transform=OfPrompt(kind, probability))
+    return ObjectMetric(metric, output_transform=SelectPromptKind(kind, probability))
 
 
 def test_an_engine_scores_each_kind_by_itself_and_each_object_once():

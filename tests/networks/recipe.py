@@ -8,6 +8,7 @@ writes that file again. Check the network against upstream's own before: the fil
 """
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scripts.networks import EfficientSAM, add_adapters
-from scripts.networks.weights import ADDED_PARTS
+from scripts.networks.weights import added_parts
 
 FIXTURE = Path(__file__).parent / "fixtures" / "recipe_outputs.json"
 ABOUT = (
@@ -36,7 +37,7 @@ TOKENS = (
     "background_embeddings",
     "no_mask_embed",
 )  # no layer's weights
-CORRECTIONS, _ = ADDED_PARTS["background clicks and mask feedback"]  # names of what upstream has not, adapters aside
+CORRECTIONS = re.compile(r"^prompt_encoder\.(background_embeddings|mask_downscaling|no_mask_embed)\.")  # not upstream's
 SAMPLES = 48  # numbers kept of each large tensor
 
 
@@ -80,9 +81,8 @@ def recipe_state(network: torch.nn.Module, corrections: bool = False) -> dict[st
 
 def upstream_state(network: torch.nn.Module) -> dict[str, Tensor]:
     """Give what upstream's checkpoint holds: neither adapters nor what is added for corrections."""
-    added = [names for names, _ in ADDED_PARTS.values()]
-    state = recipe_state(network)
-    return {name: value for name, value in state.items() if not any(names.search(name) for names in added)}
+    added = {name for part in added_parts(network) for name in part.tensors}
+    return {name: value for name, value in recipe_state(network).items() if name not in added}
 
 
 def recipe_network(

@@ -7,7 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts.networks import Adapter, EfficientSAM, add_adapters, train_only, trainable_parameters
+from scripts.errors import InputError
+from scripts.networks import (
+    EfficientSAM,
+    adapter_state_dict,
+    add_adapters,
+    disable_adapters,
+    train_only,
+    trainable_parameters,
+)
+from scripts.networks.adapters import Bottleneck, adapter_parameters, adapter_settings, read_adapter_settings
 from tests.networks.recipe import recipe_images, recipe_network
 
 ADDED = {"vitt": 448_128, "vits": 1_780_992}
@@ -95,7 +104,7 @@ def test_bottleneck_is_a_ratio_of_the_width(ratio, width):
 
 def test_first_weights_start_the_last_layer_at_zero_and_the_first_small():
     torch.manual_seed(0)
-    adapter = Adapter(192)
+    adapter = Bottleneck(192)
     assert not adapter.up.weight.any() and not adapter.up.bias.any() and not adapter.down.bias.any()
     assert adapter.down.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
@@ -146,26 +155,26 @@ def test_adapters_are_refused_twice():
     ],
 )
 def test_further_parts_may_be_trained_beside_the_adapters(parts, trained):
-    network = add_adapters(EfficientSAM("vitt", 64), train=parts)
+    network = train_only(add_adapters(EfficientSAM("vitt", 64)), ["adapters", *parts])
     for name, parameter in network.named_parameters():
         assert parameter.requires_grad == any(part in name for part in trained), name
 
 
-@pytest.mark.parametrize(("parts", "trained"), [(["mask_decoder"], 4_058_340), (["norm1.", "norm2."], None), ([], 0)])
+@pytest.mark.parametrize(("parts", "trained"), [(["mask_decoder"], 4_058_340), (["norm1", "norm2"], None), ([], 0)])
 def test_train_only_frees_the_parts_named_and_freezes_all_others(parts, trained):
     network = EfficientSAM("vitt", 64)
     next(network.parameters()).requires_grad_(False)
     assert train_only(network, parts) is network
     free = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
-    assert set(free) == {name for name, _ in network.named_parameters() if any(part in name for part in parts)}
+    assert set(free) == {name for name, _ in network.named_parameters() if any(f"{part}." in name for part in parts)}
     if trained is not None:
         assert sum(free.values()) == trained
 
 
-@pytest.mark.parametrize("call", [train_only, lambda network, parts: add_adapters(network, train=parts)])
-def test_a_part_that_no_parameter_has_is_refused(call):
-    with pytest.raises(ValueError, match="no parameter of the network has 'maskdecoder' in its name"):
-        call(EfficientSAM("vitt", 64), ["mask_decoder", "maskdecoder"])
+@pytest.mark.parametrize("part", ["maskdecoder", "decoder", "adapters", "mask_decoder.", "image_encoder.blocks.12"])
+def test_a_part_that_the_network_has_not_is_refused(part):
+    with pytest.raises(InputError, match=f"the network has no part '{part}' to train"):
+        train_only(EfficientSAM("vitt", 64), ["mask_decoder", part])
 
 
 def test_train_only_leaves_the_network_as_it_was_when_it_refuses():
@@ -180,11 +189,9 @@ def test_one_part_may_be_named_without_a_list():
     assert {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad} == {"mask_decoder"}
 
 
-def test_a_refused_part_leaves_the_network_without_adapters():
-    network = EfficientSAM("vitt", 64)
-    with pytest.raises(ValueError):
-        add_adapters(network, train=["maskdecoder"])
-    assert not added_parameters(network)
+def test_nothing_named_trains_everything():
+    network = train_only(EfficientSAM("vitt", 64).requires_grad_(False), None)
+    assert all(p.requires_grad for p in network.parameters())
 
 
 def test_adapters_take_the_precision_of_the_network():
@@ -198,11 +205,11 @@ def test_adapters_take_the_precision_of_the_network():
         (lambda n: n, "parameters: 10,228,400 trained (100.0 %), 0 frozen, 0 added by adapters"),
         (add_adapters, "parameters: 448,128 trained (4.2 %), 10,228,400 frozen, 448,128 added by adapters"),
         (
-            lambda n: add_adapters(n, train=["mask_decoder"]),
+            lambda n: train_only(add_adapters(n), ["adapters", "mask_decoder"]),
             "parameters: 4,506,468 trained (42.2 %), 6,170,060 frozen, 448,128 added by adapters",
         ),
         (
-            lambda n: add_adapters(n, decoder=True, train=["mask_downscaling", "no_mask_embed"]),
+            lambda n: train_only(add_adapters(n, decoder=True), ["adapters", "mask_downscaling", "no_mask_embed"]),
             "parameters: 651,596 trained (6.0 %), 10,223,460 frozen, 646,656 added by adapters",
         ),
     ],
@@ -235,3 +242,56 @@ def test_optimizer_steps_move_every_adapter_and_nothing_else(decoder):
         optimizer.step()
     moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == set(added_parameters(network))
+
+
+@pytest.mark.parametrize("decoder", [False, True], ids=["encoder", "decoder too"])
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_without_its_adapters_a_trained_network_is_the_base_bit_for_bit(training, decoder):
+    inputs = recipe_images(1), POINTS, LABELS
+    plain = recipe_network("vitt", 64).train(training)
+    network = recipe_network("vitt", 64, adapters=True, decoder=decoder).train(training)
+
+    def outputs(of):
+        result = of(*inputs)
+        return result if training else [result]
+
+    adapted = outputs(network)
+    with disable_adapters(network) as base:
+        assert base is network
+        assert all(torch.equal(*pair) for pair in zip(outputs(network), outputs(plain)))
+    assert all(torch.equal(*pair) for pair in zip(outputs(network), adapted))
+    assert not torch.equal(adapted[0], outputs(plain)[0])
+
+
+def test_adapters_come_back_after_an_error():
+    network = add_adapters(EfficientSAM("vitt", 64))
+    with pytest.raises(KeyError), disable_adapters(network):
+        raise KeyError
+    assert network.image_encoder.blocks[0].space_adapter.enabled
+
+
+def test_modules_name_their_own_parameters():
+    network = add_adapters(EfficientSAM("vitt", 64), decoder=True)
+    assert set(adapter_parameters(network)) == set(added_parameters(network))
+    assert adapter_parameters(EfficientSAM("vitt", 64)) == []
+
+
+def test_state_of_adapters_is_what_was_trained():
+    network = train_only(add_adapters(EfficientSAM("vitt", 64)), ["adapters", "iou_token"])
+    assert set(adapter_state_dict(network)) == {*added_parameters(network), "mask_decoder.iou_token.weight"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"kind": "lora2"}, "is one of bottleneck, got 'lora2'"), ({"rank": 4}, "of kind bottleneck have no rank")],
+)
+def test_an_unknown_kind_or_number_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        adapter_settings(**settings)
+
+
+@pytest.mark.parametrize("numbers", [{}, {"ratio": 0.5}, {"decoder": True}], ids=str)
+def test_adapters_are_recognised_by_their_tensors(numbers):
+    network = add_adapters(EfficientSAM("vitt", 64), **numbers)
+    assert read_adapter_settings(network.state_dict()) == adapter_settings("bottleneck", **numbers)
+    assert read_adapter_settings(EfficientSAM("vitt", 64).state_dict()) is None

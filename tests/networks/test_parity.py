@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network computes what upstream's does: recorded outputs, and facts of the model one by one."""
 
-import copy
 import json
 import math
 
@@ -10,9 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from scripts.networks import EfficientSAM, load_weights
-from scripts.networks.image_encoder import ComputedOnce
 from scripts.networks.two_way_transformer import TwoWayAttentionBlock
-from tests.networks.recipe import FIXTURE, outputs, recipe_images, recipe_network, recipe_state, upstream_state
+from tests.networks.recipe import FIXTURE, outputs, recipe_images, recipe_network, upstream_state
 
 SIZE = (96, 120)  # height and width of the recipe's images
 LABELS = {
@@ -63,7 +61,7 @@ def test_outputs_are_those_recorded_when_the_code_reproduced_upstreams(backbone,
 def upstreams_decoding(network, embeddings, points, labels):
     """Decode one image's objects without anything that upstream has not."""
     encoder = network.prompt_encoder
-    points, missing = encoder.rescale(points.flatten(0, 1), SIZE), 6 - points.shape[2]
+    points, missing = encoder.rescale(points.flatten(0, 1), labels.flatten(0, 1), SIZE), 6 - points.shape[2]
     points, labels = F.pad(points, [0, 0, 0, missing], value=-1.0), F.pad(labels.flatten(0, 1), [0, missing], value=-1)
     tokens = encoder.pe_layer((points + 0.5) / network.image_size)
     for label, name in LABELS.items():
@@ -229,97 +227,6 @@ def test_position_embedding_is_resized_bicubically_and_its_class_slot_is_never_u
 def test_position_embedding_is_used_as_it_is_at_224_pixels():
     encoder = recipe_network("vitt", 224).image_encoder
     assert torch.equal(encoder.resize_position_embedding(), encoder.pos_embed[:, 1:])
-
-
-@pytest.fixture
-def resized_times(monkeypatch):
-    """Count the bicubic resizes."""
-    calls, interpolate = [], F.interpolate
-
-    def counted(*args, **kwargs):
-        if kwargs.get("mode") == "bicubic":
-            calls.append(args)
-        return interpolate(*args, **kwargs)
-
-    monkeypatch.setattr(F, "interpolate", counted)
-    return calls
-
-
-def test_frozen_position_embedding_is_resized_once_not_once_per_step(resized_times):
-    network = recipe_network("vitt", 64).requires_grad_(False)
-    for count in (1, 2, 1):
-        network.encode_image(recipe_images(count))
-    assert len(resized_times) == 1
-    assert network.prompt_encoder.dense_pe() is network.prompt_encoder.dense_pe()
-
-
-def test_trained_position_embedding_is_resized_at_every_step_and_takes_gradients(resized_times):
-    network = recipe_network("vitt", 64)
-    for _ in range(3):
-        network.encode_image(recipe_images(1)).square().sum().backward()
-    assert len(resized_times) == 3
-    assert network.image_encoder.pos_embed.grad[:, 1:].abs().sum() > 0
-
-
-def changed_state(network):
-    return {name: value + 0.3 * torch.sign(value) for name, value in recipe_state(network).items()}
-
-
-def load_other_weights(network):
-    network.load_state_dict(changed_state(network))
-    return network
-
-
-def assign_other_weights(network):
-    network.load_state_dict(changed_state(network), assign=True)
-    return network.requires_grad_(False)
-
-
-def take_an_optimizer_step(network):
-    position = network.image_encoder.pos_embed.requires_grad_()
-    optimizer = torch.optim.AdamW([position], lr=0.1)
-    network.encode_image(recipe_images(1)).square().sum().backward()
-    optimizer.step()
-    position.requires_grad_(False)
-    return network
-
-
-def copy_and_load_other_weights(network):
-    return load_other_weights(copy.deepcopy(network))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [load_other_weights, assign_other_weights, take_an_optimizer_step, copy_and_load_other_weights, copy.deepcopy],
-)
-def test_what_is_computed_once_follows_the_weights(change):
-    inputs = recipe_images(1), torch.tensor([[[[30.0, 40.0]]]]), torch.tensor([[[1]]])
-    network = recipe_network("vitt", 64).requires_grad_(False)
-    before = network(*inputs)
-    changed = change(network)
-    fresh = EfficientSAM("vitt", 64).eval()
-    fresh.load_state_dict(changed.state_dict())
-    assert torch.equal(changed(*inputs), fresh(*inputs))
-    if changed is not network:
-        assert torch.equal(network(*inputs), before)
-
-
-def test_what_is_computed_once_follows_a_cast():
-    images, points, labels = recipe_images(1).double(), torch.tensor([[[[30.0, 40.0]]]]).double(), torch.tensor([[[1]]])
-    network = recipe_network("vitt", 64).requires_grad_(False)
-    network(images.float(), points.float(), labels)
-    found = network.double()(images, points, labels)
-    fresh = recipe_network("vitt", 64).double()
-    assert torch.equal(found, fresh(images, points, labels))
-
-
-def test_what_is_computed_once_is_not_that_of_another_tensor_at_the_same_address():
-    """Casts to half precision and back free the old weights, and may put the rounded ones where those were."""
-    once = ComputedOnce()
-    for value in range(20):
-        source = torch.full((1000,), float(value))
-        assert torch.equal(once(source, lambda source=source: 2 * source), torch.full((1000,), 2.0 * value))
-        del source
 
 
 def test_a_pass_in_mixed_precision_leaves_no_trace_in_the_next_one():

@@ -8,8 +8,8 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from scripts.data.objects import WHOLE
-from scripts.transforms import CasePromptsd, RandPromptsd
+from scripts.cases import WHOLE
+from scripts.transforms import RandPromptsd, SeededPromptsd
 
 KINDS = ["click_1", "box", "box_jittered", "box_jittered_5", "click_box"]
 SLOTS = {"click_1": 1, "click_box": 3}  # points that a kind of prompt has; the others are boxes of two
@@ -49,7 +49,7 @@ def draw(request):
         return data["points"], data["point_labels"]
 
     def of_case(kind, item, **options):
-        prompt = CasePromptsd([kind], **options)(item)["prompts"][kind]
+        prompt = SeededPromptsd([kind], **options)(item)["prompts"][kind]
         return prompt["points"], prompt["labels"]
 
     return {"rand": rand, "case": of_case}[request.param]
@@ -153,7 +153,7 @@ def test_objects_asked_for_together_have_one_prompt_drawn_for_all(draw, kind):
 @pytest.mark.parametrize(
     "kind", ["clicks", "click_2", "box_jitter", "box_jittered_", "box_jittered_5%", "box_5", "", "whole_1"]
 )
-@pytest.mark.parametrize("make", [lambda kind: RandPromptsd({kind: 1.0}), lambda kind: CasePromptsd(["box", kind])])
+@pytest.mark.parametrize("make", [lambda kind: RandPromptsd({kind: 1.0}), lambda kind: SeededPromptsd(["box", kind])])
 def test_unknown_kind_is_refused_with_those_that_are_known(make, kind):
     with pytest.raises(ValueError, match=r"click_1, box, box_jittered, .* click_box, whole, got") as caught:
         make(kind)
@@ -162,7 +162,7 @@ def test_unknown_kind_is_refused_with_those_that_are_known(make, kind):
 
 @pytest.mark.parametrize(
     ("transform", "added"),
-    [(RandPromptsd({"box": 1.0}), {"points", "point_labels"}), (CasePromptsd(["box"]), {"prompts"})],
+    [(RandPromptsd({"box": 1.0}), {"points", "point_labels"}), (SeededPromptsd(["box"]), {"prompts"})],
     ids=["rand", "case"],
 )
 def test_other_keys_and_the_item_itself_stay(transform, added):
@@ -238,7 +238,7 @@ def of_kind(data, kind):
 
 
 def test_case_prompts_hold_every_object_for_each_kind():
-    data = CasePromptsd(KINDS)(case())
+    data = SeededPromptsd(KINDS)(case())
     assert list(data["prompts"]) == KINDS
     assert [len(prompt["labels"]) for prompt in data["prompts"].values()] == [3] * 5
     assert data["prompts"]["box"]["points"][:2].tolist() == BOXES
@@ -246,7 +246,7 @@ def test_case_prompts_hold_every_object_for_each_kind():
 
 
 def test_case_of_everything_is_asked_for_by_the_whole_image_alone():
-    transform = CasePromptsd(["click_1", "whole", "box"])
+    transform = SeededPromptsd(["click_1", "whole", "box"])
     data = transform(case([WHOLE], label=masks()[:1]))
     assert list(data["prompts"]) == ["whole"]
     assert of_kind(data, "whole") == ([ENTIRE], [[2, 3]])
@@ -254,14 +254,14 @@ def test_case_of_everything_is_asked_for_by_the_whole_image_alone():
 
 
 def test_case_asked_for_together_has_every_kind_also_the_whole_image():
-    data = CasePromptsd(["click_1", "whole", "box"], together=True)(case())
+    data = SeededPromptsd(["click_1", "whole", "box"], together=True)(case())
     assert list(data["prompts"]) == ["click_1", "whole", "box"]
     assert of_kind(data, "whole") == ([ENTIRE] * 3, [[2, 3]] * 3)
     assert of_kind(data, "box")[0] == [[[5, 3], [77, 44]]] * 3
 
 
 def test_case_prompts_are_the_same_at_every_visit_whatever_the_global_random_state():
-    transform = CasePromptsd(KINDS)
+    transform = SeededPromptsd(KINDS)
     np.random.seed(0)
     torch.manual_seed(0)
     first = [of_kind(transform(case()), kind) for kind in KINDS]
@@ -275,26 +275,26 @@ def test_case_prompts_are_the_same_at_every_visit_whatever_the_global_random_sta
 
 def test_case_prompts_are_the_same_in_every_process():
     """Recorded once: no hash that a process salts, no order of visits."""
-    prompts = CasePromptsd(["click_1", "box_jittered"])(case())["prompts"]
+    prompts = SeededPromptsd(["click_1", "box_jittered"])(case())["prompts"]
     assert prompts["click_1"]["points"][:2, 0].tolist() == [[72, 3], [7, 43]]
     np.testing.assert_allclose(prompts["box_jittered"]["points"][0], [[59.7263, 1.3004], [77.2402, 19.1147]], atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_case_prompt_of_an_object_does_not_depend_on_its_neighbours_or_on_other_kinds(kind):
-    together, _ = of_kind(CasePromptsd(KINDS)(case()), kind)
+    together, _ = of_kind(SeededPromptsd(KINDS)(case()), kind)
     for q, name in enumerate("12"):
-        alone, _ = of_kind(CasePromptsd([kind])(case([name], label=masks()[q : q + 1])), kind)
+        alone, _ = of_kind(SeededPromptsd([kind])(case([name], label=masks()[q : q + 1])), kind)
         assert alone == [together[q]]
 
 
 @pytest.mark.parametrize("change", [{"image": "b.png"}, {"k": 1}, {"names": ("7", "8", "9")}])
 @pytest.mark.parametrize("kind", ["click_1", "box_jittered", "box_jittered_5", "click_box"])
 def test_case_prompts_differ_between_cases(kind, change):
-    transform = CasePromptsd([kind])
+    transform = SeededPromptsd([kind])
     assert of_kind(transform(case()), kind) != of_kind(transform(case(**change)), kind)
 
 
 def test_case_prompts_need_a_name_for_each_mask():
     with pytest.raises(ValueError, match="zip"):
-        CasePromptsd(["box"])(case(["1", "2"]))
+        SeededPromptsd(["box"])(case(["1", "2"]))

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient clipping and repeatable randomness."""
+"""Gradient clipping at the optimiser's step."""
 
 import torch
 from ignite.engine import Engine, Events
-from monai.data import Dataset
-from monai.transforms import Randomizable
-from monai.utils import set_determinism
 from torch.optim import Optimizer
 
 
@@ -36,25 +33,3 @@ class GradientClipping:
     def report(self, engine: Engine) -> None:
         engine.state.metrics["gradient_norm"] = float(self.largest)
         self.largest = torch.zeros(())
-
-
-class SeedEachEpoch:
-    """Seed all random numbers from the run's seed and the epoch, so that a resumed run continues the same curve.
-
-    Args:
-        seed: of the run.
-        dataset: whose random transforms are seeded too.
-    """
-
-    def __init__(self, seed: int, dataset: Dataset) -> None:
-        self.seed = seed
-        self.dataset = dataset
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        seed = self.seed + 1000 * engine.state.epoch
-        set_determinism(seed, use_deterministic_algorithms=None)
-        if isinstance(self.dataset.transform, Randomizable):
-            self.dataset.transform.set_random_state(seed)

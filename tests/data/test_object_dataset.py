@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from scripts.data import ObjectDataset, objects
-from scripts.data.objects import WHOLE
-from scripts.data.reading import LoadFiled
+from scripts.cases import WHOLE
+from scripts.data import ObjectDataset, object_dataset
 from scripts.errors import InputError
+from scripts.transforms.reading import LoadCheckedImaged
 from tests.files import write_dicom, write_nifti, write_picture
 
 HEIGHT, WIDTH = 6, 9
@@ -215,7 +215,7 @@ def test_bad_pair_is_left_out_by_name_and_the_rest_are_kept(tmp_path, listed, ca
     with caplog.at_level(logging.INFO):
         items = listed([good[0], make(tmp_path), good[1]])
     assert [item["image"] for item in items] == [good[0]["image"], good[1]["image"]]
-    warnings = [record.getMessage() for record in caplog.records if record.name == "scripts.data.objects"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "scripts.data.object_dataset"]
     assert len(warnings) == 2
     assert warnings[0].startswith("left out: ")
     assert "2 objects on 2 items of 2 images, 1 images left out" in warnings[1]
@@ -250,8 +250,8 @@ def test_empty_list_is_an_empty_data_set(listed):
 @pytest.fixture
 def reads(monkeypatch):
     """Count the files that are read."""
-    read, load = [], LoadFiled.load
-    monkeypatch.setattr(LoadFiled, "load", lambda self, path: read.append(path.name) or load(self, path))
+    read, load = [], LoadCheckedImaged.load
+    monkeypatch.setattr(LoadCheckedImaged, "load", lambda self, path: read.append(path.name) or load(self, path))
     return read
 
 
@@ -266,7 +266,7 @@ def test_second_data_set_of_the_same_files_reads_none_again(tmp_path, listed, re
 
 def test_index_that_another_version_wrote_is_not_read(tmp_path, listed, reads, monkeypatch):
     data = [pair(tmp_path, "a", label_with(1, 2))]
-    monkeypatch.setattr(objects, "INDEX_VERSION", objects.INDEX_VERSION - 1)
+    monkeypatch.setattr(object_dataset, "INDEX_VERSION", object_dataset.INDEX_VERSION - 1)
     first = listed(data)
     (old,) = (tmp_path / "cache" / "objects").iterdir()
     old.write_text("[]")
@@ -331,7 +331,7 @@ def test_file_that_was_missing_is_found_when_it_is_there(tmp_path, listed):
 
 @pytest.mark.parametrize(("rate", "again"), [(0.0, 4), (1.0, 0)])
 def test_cache_rate_keeps_loaded_items_in_memory(tmp_path, reads, rate, again):
-    transform = Compose([LoadFiled("image"), LoadFiled("label", label=True)])
+    transform = Compose([LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True)])
     data = [pair(tmp_path, name, label_with(1)) for name in "ab"]
     dataset = ObjectDataset(data, transform, cache_dir=str(tmp_path / "cache"), cache_rate=rate)
     reads.clear()

@@ -11,8 +11,9 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from scripts.data.reading import LoadFiled, ToRGB, ToRGBd, label_values, spatial_shape
 from scripts.errors import InputError
+from scripts.transforms.intensity import ToRGB, ToRGBd
+from scripts.transforms.reading import LoadCheckedImaged, label_values, spatial_shape
 from tests.files import write_dicom, write_itk, write_nifti, write_palette, write_picture, write_series
 
 HEIGHT, WIDTH, DEPTH = 5, 8, 3
@@ -23,7 +24,7 @@ FLIPPED = np.diag([-2.0, -3.0, 4.0, 1.0])
 
 
 def load(path, label=False):
-    return LoadFiled("image", label)({"image": str(path)})["image"]
+    return LoadCheckedImaged("image", label)({"image": str(path)})["image"]
 
 
 def rgb(path, intensity_range=None):
@@ -158,7 +159,7 @@ def test_dicom_series_is_a_volume_ordered_by_position_not_by_file_name(tmp_path)
 def test_slice_is_scaled_as_its_whole_volume(tmp_path, scale):
     values = VOLUME * np.int16(scale)
     values[..., 1] //= 10
-    data = LoadFiled("image")({"image": str(write_nifti(tmp_path / "a.nii.gz", values))})
+    data = LoadCheckedImaged("image")({"image": str(write_nifti(tmp_path / "a.nii.gz", values))})
     image = ToRGB()(data["image"][..., 1])
     expected = scaled(values[..., 1], *np.percentile(values, (0.5, 99.5)))
     np.testing.assert_allclose(image[0], expected, atol=1e-5)
@@ -354,7 +355,7 @@ def test_unusable_file_is_refused_by_name_in_one_line(tmp_path, name, write, rea
 
 
 def test_last_volume_is_read_once_and_a_changed_file_anew(tmp_path):
-    loader = LoadFiled("image")
+    loader = LoadCheckedImaged("image")
     path = write_nifti(tmp_path / "a.nii", VOLUME)
     first = loader({"image": path})["image"]
     assert loader({"image": path})["image"] is first
@@ -364,7 +365,7 @@ def test_last_volume_is_read_once_and_a_changed_file_anew(tmp_path):
 
 
 def test_only_the_last_volume_stays_in_memory_and_pictures_do_not(tmp_path):
-    loader = LoadFiled("image")
+    loader = LoadCheckedImaged("image")
     one, other = (write_nifti(tmp_path / f"{name}.nii", VOLUME) for name in "ab")
     first = loader({"image": one})["image"]
     loader({"image": other})

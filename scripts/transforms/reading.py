@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
-from monai.transforms import LoadImaged, MapTransform, ScaleIntensityRange, Transform
-from monai.transforms.utils_pytorch_numpy_unification import percentile
+from monai.transforms import LoadImaged
 from PIL import Image
 
 from ..errors import InputError
+from .intensity import intensity_bounds, is_picture
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "I", "F", "I;16"}  # arrays of these hold intensities
 GREY_MODES = {"1": "L", "I;16B": "I", "I;16L": "I", "I;16N": "I"}  # and these are grey once converted
 
@@ -37,9 +38,9 @@ class PictureReader(PILReader):
         super().__init__(converter=self.convert)
         self.keep_palette = keep_palette
 
-    def verify_suffix(self, filename) -> bool:
+    def verify_suffix(self, filename: Any) -> bool:
         names = filename if isinstance(filename, (tuple, list)) else [filename]
-        return all(str(n).lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")) for n in names)
+        return all(str(n).lower().endswith(PICTURE_SUFFIXES) for n in names)
 
     def convert(self, picture: Image.Image) -> Image.Image:
         picture.load()  # a picture that is cut short fails here, by name
@@ -51,12 +52,12 @@ class PictureReader(PILReader):
 class NiftiReader(NibabelReader):
     """Read NIfTI of either byte order."""
 
-    def get_data(self, img) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         array, meta = super().get_data(img)
         return array.astype(array.dtype.newbyteorder("="), copy=False), meta
 
 
-class LoadFiled(LoadImaged):
+class LoadCheckedImaged(LoadImaged):
     """Load image files by suffix with the channel first, and say in one sentence what is wrong with a bad one.
 
     The last volume stays in memory, since the items of its slices follow each other in validation and when a cache
@@ -137,73 +138,18 @@ class LoadFiled(LoadImaged):
         return image
 
 
-def is_picture(image: MetaTensor) -> bool:
-    """Tell whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
-    return image.dtype == torch.uint8 and image.ndim == 3
-
-
-def intensity_bounds(image: MetaTensor) -> list[float]:
-    """Give the 0.5th and 99.5th percentile, or the extremes where those are equal (a few bright pixels)."""
-    low, high = (float(v) for v in percentile(image.float(), (0.5, 99.5)))
-    return [low, high] if low < high else [float(image.min()), float(image.max())]
-
-
 def _first_line(error: Exception) -> str:
     """Give the first line that means something to a user; ITK puts a line of its own source before it."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and not re.fullmatch(r".*\.[ch]xx:\d+:", line)), type(error).__name__)
 
 
-class ToRGB(Transform):
-    """Turn grey, grey with alpha, RGB and RGBA of any depth into RGB in 0..1.
-
-    Pictures of 8 bits are divided by 255. Everything else (16-bit pictures, DICOM, volumes) is scaled from a range:
-    the one given, else the :func:`intensity_bounds` of the whole image or volume, from ``meta["percentiles"]`` where
-    set.
-
-    Args:
-        intensity_range: (low, high) that become 0 and 1, such as a CT window; values beyond are clipped.
-    """
-
-    def __init__(self, intensity_range: tuple[float, float] | None = None) -> None:
-        if intensity_range is not None and not intensity_range[0] < intensity_range[1]:
-            raise InputError(f"intensity_range is (low, high) with low < high, got {intensity_range}")
-        self.intensity_range = intensity_range
-
-    def __call__(self, image: MetaTensor) -> MetaTensor:
-        """Convert (C, X, Y[, Z]) with 1 to 4 channels to (3, X, Y[, Z]) float32."""
-        scale = self.intensity_range or image.meta.get("percentiles")
-        if scale is None:
-            scale = (0, 255) if is_picture(image) else intensity_bounds(image)
-        low, high = scale
-        image = image[: 1 if image.shape[0] < 3 else 3].float()  # alpha is left out
-        if low == high:
-            image = torch.zeros_like(image)
-        else:
-            image = ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True)(image)
-        return image if image.shape[0] == 3 else image.repeat(3, *[1] * (image.ndim - 1))
-
-
-class ToRGBd(MapTransform):
-    """Dictionary form of :class:`ToRGB`."""
-
-    def __init__(self, keys: KeysCollection, intensity_range: tuple[float, float] | None = None) -> None:
-        super().__init__(keys)
-        self.transform = ToRGB(intensity_range)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        data = dict(data)
-        for key in self.key_iterator(data):
-            data[key] = self.transform(data[key])
-        return data
-
-
 def label_values(label: MetaTensor) -> MetaTensor:
     """Give a label's ids as one int32 channel; the mean of several raters stays as it is.
 
     Args:
-        label: (C, X, Y[, Z]) as read by :class:`LoadFiled`; several channels must be copies of each other (a grey mask
-            saved as RGB), beside alpha. A JPEG is lossy: there, what is above half is object 255.
+        label: (C, X, Y[, Z]) as read by :class:`LoadCheckedImaged`; several channels must be copies of each other (a
+            grey mask saved as RGB), beside alpha. A JPEG is lossy: there, what is above half is object 255.
 
     Returns:
         (1, X, Y[, Z]) int32; or (C, X, Y[, Z]) float32 in 0..1 of several raters, where channel i - 1 is id i.

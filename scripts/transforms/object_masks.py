@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Randomizable, Transform, Transpose
+from monai.transforms import Randomizable, Transform
+from scipy import ndimage
 from torch import Tensor
 
+from ..axes import upright
 from ..crops import SmallObjects, mask_box
-from ..data.reading import label_values
+from .reading import label_values
 
 
 class UprightSliced(Transform):
     """Take the slice that an item of :class:`scripts.data.ObjectDataset` names.
-
-    This is the one place where training data turn from the readers' axes (x, y) to the network's (rows, columns).
 
     Args:
         image_key: (C, X, Y[, Z]) in, (C, H, W) out.
@@ -26,15 +26,14 @@ class UprightSliced(Transform):
     def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
         self.image_key = image_key
         self.label_key = label_key
-        self.upright = Transpose((0, 2, 1))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
         image, label = data[self.image_key], label_values(data[self.label_key])
         # each may be a volume: a DICOM file has one slice, and its label may be a picture
         image, label = (array[..., data["slice"]] if array.ndim == 4 else array for array in (image, label))
-        data[self.image_key] = self.upright(image)
-        data[self.label_key] = self.upright(label)
+        data[self.image_key] = upright(image)
+        data[self.label_key] = upright(label)
         return data
 
 
@@ -73,6 +72,8 @@ class ObjectMasksd(Transform):
 class RandObjectMasksd(Randomizable, Transform):
     """Choose what to ask for at this visit: some objects, now and then on a crop around a small one, or all at once.
 
+    Where ``data["components"]`` is set, an object is one connected part of its mask.
+
     Args:
         count: objects asked for at most.
         whole_prob: probability of asking for everything that is labelled as one object, by no prompt but the whole
@@ -80,6 +81,7 @@ class RandObjectMasksd(Randomizable, Transform):
         crop: what small objects are, and how they are cropped; nothing never crops.
         crop_prob: probability that a small object is seen on a crop.
         together: ask for all objects of an item at once, in their order; a crop is around all of them.
+        fill: where there are fewer objects than ``count``, ask for some of them again, by other prompts.
         image_key: (3, H, W), cropped together with the label.
         label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W) with 1 <= Q <= count.
     """
@@ -93,6 +95,7 @@ class RandObjectMasksd(Randomizable, Transform):
         crop: SmallObjects | None = None,
         crop_prob: float = 0.5,
         together: bool = False,
+        fill: bool = False,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
@@ -101,12 +104,13 @@ class RandObjectMasksd(Randomizable, Transform):
         self.crop = crop
         self.crop_prob = crop_prob
         self.together = together
+        self.fill = fill
         self.image_key = image_key
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
-        objects = data.pop("objects")
+        objects, components = data.pop("objects"), data.pop("components", False)
         label = data[self.label_key]
         data["whole"] = bool(self.R.rand() < self.whole_prob)
         everything = sorted({i for ids in objects for i in ids})
@@ -115,20 +119,31 @@ class RandObjectMasksd(Randomizable, Transform):
             return data
 
         first = everything if self.together else objects[self.R.randint(len(objects))]
-        window = None if data["whole"] else self.choose_crop(np.asarray(object_mask(label, first)) > 0.5)
+        mask = object_mask(label, first)
+        if components:
+            mask = self.choose_component(mask)
+        window = None if data["whole"] else self.choose_crop(np.asarray(mask) > 0.5)
         if window is not None:
             x0, y0, x1, y1 = window
             data[self.image_key] = data[self.image_key][:, y0:y1, x0:x1]
-            label = label[:, y0:y1, x0:x1]
-        masks = [object_mask(label, ids) for ids in (objects if self.together else [first])]
+            label, mask = label[:, y0:y1, x0:x1], mask[y0:y1, x0:x1]
+        masks = [object_mask(label, ids) for ids in objects] if self.together else [mask]
         for index in [] if self.together else self.R.permutation(len(objects)):
             if len(masks) == self.count:
                 break
             mask = object_mask(label, objects[index])
             if objects[index] is not first and (mask > 0.5).any():
-                masks.append(mask)
+                masks.append(self.choose_component(mask) if components else mask)
+        if self.fill and not self.together:
+            masks = [masks[q % len(masks)] for q in range(self.count)]
         data[self.label_key] = torch.stack(masks)
         return data
+
+    def choose_component(self, mask: Tensor) -> Tensor:
+        """Choose one connected part of a (H, W) mask, a larger one more often."""
+        parts, _ = ndimage.label(np.asarray(mask) > 0.5)
+        pixels = parts[parts > 0]
+        return mask * torch.from_numpy(parts == pixels[self.R.randint(len(pixels))]) if len(pixels) else mask
 
     def choose_crop(self, mask: np.ndarray) -> tuple[int, int, int, int] | None:
         """Choose a crop around a (H, W) mask, off its middle by up to a quarter of the object, or none."""

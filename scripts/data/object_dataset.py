@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from monai.data import CacheDataset
 
+from ..cases import WHOLE, read_case, write_case
 from ..errors import InputError
+from ..transforms.reading import LoadCheckedImaged, label_values, spatial_shape
 from .listing import Label, Pair
-from .reading import LoadFiled, label_values, spatial_shape
 
 logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 2
-WHOLE = "everything"  # name of the object that is all that is labelled on a slice
 Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 
@@ -34,6 +34,7 @@ class ObjectDataset(CacheDataset):
     Args:
         data: ``{"image": path, "label": path}`` for each image or volume; or, for a label, ``[[path, ...], ...]``, for
             each class the mask of each rater. Class i is id i then, on the pixels where more than half of them see it.
+            A pair may have ``classes`` of its own, and in a mixture it names its ``set``; all else is passed on.
         transform: gets ``{"image", "label", "slice", "objects", "case"}``: objects is a list of lists of label ids,
             case a JSON text with the image's name, the slice, and the objects' names and areas in pixels.
         classes: label ids of each object by name, such as ``{"cell": [1, 2], "nucleus": [2]}``; without, each id of a
@@ -70,7 +71,7 @@ class ObjectDataset(CacheDataset):
         items = [
             item
             for name, (pair, slices) in zip(_short_names([pair["image"] for pair, _ in found]), found)
-            for item in list_items(pair, name, slices, classes, objects_per_item, whole, together)
+            for item in list_items(pair, name, slices, pair.get("classes", classes), objects_per_item, whole, together)
         ]
         if data and not items:
             wanted = f" of the classes {dict(classes)}" if classes and not problems else ""
@@ -84,7 +85,7 @@ class ObjectDataset(CacheDataset):
 
     def mean_diameter(self) -> float:
         """Give the diameter in pixels of a disc as large as the mean object."""
-        cases = [json.loads(item["case"]) for item in self.data]
+        cases = [read_case(item["case"]) for item in self.data]
         areas = [area for case in cases if case["objects"] != [WHOLE] for area in case["areas"]]
         return 2 * math.sqrt(sum(areas) / max(len(areas), 1) / math.pi)
 
@@ -100,11 +101,12 @@ def list_items(
 ) -> list[dict]:
     """List the items of one image or volume, called by a name."""
     items = []
+    pair = {key: value for key, value in pair.items() if key != "classes"}
 
     def add(k: int, objects: Mapping[str, list[int]], pixels: Mapping[int, float]) -> None:
-        case = {"image": name, "slice": k, "objects": list(objects)}
         areas = [sum(pixels.get(i, 0) for i in ids) for ids in objects.values()]
-        case = json.dumps({**case, "areas": areas})
+        known = [pair.get("set", key) if key != WHOLE else key for key in objects]  # of a mixture, scored set by set
+        case = write_case({"image": name, "slice": k, "objects": known, "areas": areas})
         items.append({**pair, "slice": k, "objects": list(objects.values()), "case": case})
 
     for k, pixels in slices:
@@ -134,7 +136,7 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
     else:
         if len(data) > 100:
             logger.info(f"checking {len(data)} images and labels")
-        check = partial(_check_pair, LoadFiled("image"), LoadFiled("label", label=True))
+        check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             results = list(pool.map(check, data))
         index.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +151,7 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
     return found, [result for result in results if isinstance(result, str)]
 
 
-def _check_pair(load_image: LoadFiled, load_label: LoadFiled, pair: Pair) -> list | str:
+def _check_pair(load_image: LoadCheckedImaged, load_label: LoadCheckedImaged, pair: Pair) -> list | str:
     """Give the ids and their pixels on each slice of a label, or a sentence that says what is wrong with the pair."""
     try:
         image = load_image({"image": pair["image"]})["image"]
@@ -191,7 +193,7 @@ def _size(image: torch.Tensor) -> str:
     return " x ".join(str(n) for n in spatial_shape(image))
 
 
-def _signature(path: Label) -> list:
+def _signature(path: Label | list[str]) -> list:
     """Tell the state of a file, or of lists of them, without reading it."""
     if not isinstance(path, str):
         return [_signature(one) for one in path]

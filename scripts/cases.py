@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an item of :class:`scripts.data.ObjectDataset` says of itself: one text, since texts of any length collate."""
+
+import json
+from typing import Any, TypedDict
+
+WHOLE = "everything"  # name of the object that is all that is labelled on a slice
+
+
+class Case(TypedDict):
+    """Which objects of which image."""
+
+    image: str  # short name
+    slice: int
+    objects: list[str]  # names: of classes, or label ids
+    areas: list[float]  # of the objects, in pixels
+
+
+def write_case(case: Case) -> str:
+    """Write a case as ``item["case"]`` holds it."""
+    return json.dumps(case)
+
+
+def read_case(text: str) -> Any:
+    """Read what :func:`write_case` wrote."""
+    return json.loads(text)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several data sets as one, each as often as it is worth."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .datalists import find_datalist
+from .listing import Datalist, Pair
+
+KEYS = {"dataset_dir", "weight", "name", "classes", "intensity_range", "components"}
+
+
+def mixture_datalist(
+    mixture: Sequence[Mapping[str, Any]] | None,
+    cache_dir: str,
+    val_images: int,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> Datalist:
+    """List the images of several data sets, each with what is particular to its set.
+
+    Args:
+        mixture: for each set ``dataset_dir``, and optionally ``name`` (the folder's), ``weight`` (share of what is
+            trained, 1), ``classes`` and ``intensity_range`` as for a single set, and ``components`` (whether each
+            connected part of a label id is an object of its own).
+        cache_dir: where the sample is kept, which a ``dataset_dir`` of null is.
+        val_images: how many images of each set validate at most; the same each time.
+        val_fraction: and
+        seed: of sets without a split of their own.
+
+    Raises:
+        InputError: when the mixture is empty, has a key that is not known, names a set twice or has a bad weight.
+    """
+    if not mixture:
+        raise InputError("give the data sets to pretrain on: mixture is a list of {dataset_dir: ..., weight: ...}")
+    lists: Datalist = {"training": [], "validation": []}
+    names: list[str] = []
+    for part in mixture:
+        unknown = set(part) - KEYS
+        if "dataset_dir" not in part or unknown:
+            raise InputError(f"a part of the mixture has dataset_dir and any of {sorted(KEYS)}, got {dict(part)}")
+        names.append(set_name(part))
+        if names.count(names[-1]) > 1:
+            raise InputError(f"two parts of the mixture are called {names[-1]}: give one a name")
+        if not part.get("weight", 1) > 0:
+            raise InputError(f"the weight of {names[-1]} in the mixture is above 0, got {part['weight']}")
+        own = {key: part[key] for key in ("classes", "intensity_range", "components") if part.get(key) is not None}
+        found = find_datalist(part["dataset_dir"], cache_dir, val_fraction, seed)
+        order = np.random.RandomState(seed).permutation(len(found["validation"]))
+        lists["training"] += [{**pair, **own, "set": names[-1]} for pair in found["training"]]
+        lists["validation"] += [{**found["validation"][i], **own, "set": names[-1]} for i in order[:val_images]]
+    return lists
+
+
+def set_name(part: Mapping[str, Any]) -> str:
+    """Name a part of a mixture."""
+    return str(part.get("name") or Path(part["dataset_dir"] or "sample").resolve().name)
+
+
+def mixture_weights(items: Sequence[Pair], mixture: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Give each item's probability of being drawn: its set's share, divided among the set's items.
+
+    Args:
+        items: of a data set whose pairs come from :func:`mixture_datalist`.
+        mixture: as there.
+    """
+    weights = {set_name(part): float(part.get("weight", 1)) for part in mixture}
+    counts = {name: sum(item["set"] == name for item in items) for name in weights}
+    total = sum(weight for name, weight in weights.items() if counts[name])
+    return [weights[item["set"]] / counts[item["set"]] / total for item in items]

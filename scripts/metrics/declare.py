@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of an evaluator by name: what is measured, of which prompts."""
+
+from collections.abc import Callable, Sequence
+
+from monai.metrics import CumulativeIterationMetric, DiceMetric, MAEMetric, MeanIoU
+
+from .floors import FloorOfPrompt
+from .interaction import BackgroundFlips, ClickFailures, NumberOfClicks, SelectFlips, SelectPredictedIoU, SelectTrace
+from .of_prompt import ObjectMetric, SelectPromptKind
+from .threshold_average import ThresholdAverage
+
+Make = Callable[[], CumulativeIterationMetric]
+OF_KIND: dict[str, tuple[Make, Callable]] = {  # measures of a kind of prompt: the metric, and what it is given
+    "dice": (lambda: DiceMetric(ignore_empty=False), SelectPromptKind),
+    "iou": (lambda: MeanIoU(ignore_empty=False), SelectPromptKind),
+    "iou_error": (MAEMetric, SelectPredictedIoU),
+    "dice_5_thresholds": (lambda: ThresholdAverage("dice"), lambda kind: SelectPromptKind(kind, probability=True)),
+    "iou_5_thresholds": (lambda: ThresholdAverage("iou"), lambda kind: SelectPromptKind(kind, probability=True)),
+}
+OF_CLICKS = {"noc": NumberOfClicks, "failures": ClickFailures}  # measures of a session, by the IoU to reach in percent
+
+
+def object_metrics(
+    floor_diameter: float | None = None, background_flips: bool = False, **wanted: Sequence[str | int]
+) -> dict[str, ObjectMetric]:
+    """Declare metrics of an evaluator that runs :class:`scripts.engines.SimulatedUser`.
+
+    All are means over objects, at threshold 0.5 on the image's own grid, but for the ``*_5_thresholds``.
+
+    Args:
+        floor_diameter: of the disc, in pixels, that ``dice_floor`` of a click is.
+        background_flips: also the share of background clicks that were obeyed.
+        wanted: for each measure a list: kinds of prompt for ``dice``, ``iou``, ``dice_floor`` (of the obvious shape:
+            the ellipse in a box, a disc around a click), ``iou_error`` (mean absolute error of the predicted IoU),
+            ``dice_5_thresholds`` and ``iou_5_thresholds`` (the protocol of Medical-SAM-Adapter's tables); IoU in
+            percent for ``noc`` (clicks until it is reached) and ``failures`` (share of objects that never reach it).
+
+    Returns:
+        Handlers by name, such as ``dice/click_1`` and ``noc/90``.
+
+    Raises:
+        ValueError: when there is no such measure.
+    """
+    metrics = {}
+    for measure, of in wanted.items():
+        for what in of:
+            name = f"{measure}/{what}"
+            if measure in OF_KIND:
+                make, select = OF_KIND[measure]
+                metrics[name] = ObjectMetric(make(), output_transform=select(str(what)))
+            elif measure == "dice_floor":
+                diameter = floor_diameter if str(what).startswith("click") else None
+                metrics[name] = ObjectMetric(OF_KIND["dice"][0](), output_transform=FloorOfPrompt(str(what), diameter))
+            elif measure in OF_CLICKS:
+                metrics[name] = ObjectMetric(OF_CLICKS[measure](int(what) / 100), output_transform=SelectTrace())
+            else:
+                known = ", ".join([*OF_KIND, "dice_floor", *OF_CLICKS])
+                raise ValueError(f"a measure is one of {known}, got {measure!r}")
+    if background_flips:
+        metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectFlips())
+    return metrics

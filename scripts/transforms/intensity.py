@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intensities of any kind of image as RGB in 0..1."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, ScaleIntensityRange, Transform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+
+from ..errors import InputError
+
+
+def is_picture(image: MetaTensor) -> bool:
+    """Tell whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
+    return image.dtype == torch.uint8 and image.ndim == 3
+
+
+def intensity_bounds(image: MetaTensor) -> list[float]:
+    """Give the 0.5th and 99.5th percentile, or the extremes where those are equal (a few bright pixels)."""
+    low, high = (float(v) for v in percentile(image.float(), (0.5, 99.5)))
+    return [low, high] if low < high else [float(image.min()), float(image.max())]
+
+
+class ToRGB(Transform):
+    """Turn grey, grey with alpha, RGB and RGBA of any depth into RGB in 0..1.
+
+    Pictures of 8 bits are divided by 255. Everything else (16-bit pictures, DICOM, volumes) is scaled from a range:
+    the one given, else the :func:`intensity_bounds` of the whole image or volume, from ``meta["percentiles"]`` where
+    set.
+
+    Args:
+        intensity_range: (low, high) that become 0 and 1, such as a CT window; values beyond are clipped.
+    """
+
+    def __init__(self, intensity_range: tuple[float, float] | None = None) -> None:
+        if intensity_range is not None and not intensity_range[0] < intensity_range[1]:
+            raise InputError(f"intensity_range is (low, high) with low < high, got {intensity_range}")
+        self.intensity_range = intensity_range
+
+    def __call__(self, image: MetaTensor) -> MetaTensor:
+        """Convert (C, X, Y[, Z]) with 1 to 4 channels to (3, X, Y[, Z]) float32."""
+        scale = self.intensity_range or image.meta.get("percentiles")
+        if scale is None:
+            scale = (0, 255) if is_picture(image) else intensity_bounds(image)
+        low, high = scale
+        image = image[: 1 if image.shape[0] < 3 else 3].float()  # alpha is left out
+        if low == high:
+            image = torch.zeros_like(image)
+        else:
+            image = ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True)(image)
+        return image if image.shape[0] == 3 else image.repeat(3, *[1] * (image.ndim - 1))
+
+
+class ToRGBd(MapTransform):
+    """Dictionary form of :class:`ToRGB`; an item's own ``intensity_range`` goes before the one given here."""
+
+    def __init__(self, keys: KeysCollection, intensity_range: tuple[float, float] | None = None) -> None:
+        super().__init__(keys)
+        self.transform = ToRGB(intensity_range)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        data = dict(data)
+        own = data.pop("intensity_range", None)
+        transform = self.transform if own is None else ToRGB(own)
+        for key in self.key_iterator(data):
+            data[key] = transform(data[key])
+        return data

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint describes its network: what loads it builds the network from it, and a contradiction is refused."""
+
+import logging
+
+import pytest
+import torch
+
+from scripts.errors import InputError
+from scripts.networks import (
+    AdapterWeights,
+    EfficientSAM,
+    Settings,
+    add_adapters,
+    build_network,
+    load_weights,
+    read_settings,
+    train_only,
+)
+from tests.networks.recipe import recipe_images, recipe_state, upstream_state
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Save a checkpoint, and remove the megabytes afterwards."""
+    paths = []
+
+    def write(checkpoint, name="model.pt"):
+        paths.append(tmp_path / name)
+        torch.save(checkpoint, paths[-1])
+        return paths[-1]
+
+    yield write
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def saved(settings):
+    """Give what a run saves, with the recipe's weights."""
+    network = build_network(settings)
+    network.load_state_dict(recipe_state(network, corrections=True))
+    return network, {"model": network.state_dict(), "settings": settings.state_dict()}
+
+
+WIDE = {"kind": "bottleneck", "ratio": 0.5, "scale": 2.0, "decoder": True}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(image_size=64),
+        Settings(backbone="vits", image_size=64, align_points=False),
+        Settings(image_size=80, adapters=WIDE, class_masks=True, classes={"disc": [1, 2], "cup": [2]}),
+        Settings(image_size=64, adapters={"kind": "bottleneck"}, intensity_range=[-175, 250], mask_feedback=False),
+    ],
+    ids=["plain", "S", "wide adapters, classes", "window"],
+)
+def test_whatever_loads_a_checkpoint_builds_its_network(save, settings):
+    network, checkpoint = saved(settings)
+    path = save(checkpoint)
+    assert read_settings(path) == settings
+    again = load_weights(build_network(read_settings(path)), path).eval()
+    assert torch.equal(again(recipe_images(1)), network.eval()(recipe_images(1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"image_size": 128}, "with image_size 64, but image_size 128 is asked for"),
+        ({"backbone": "vits"}, "with backbone vitt, but backbone vits is asked for"),
+        ({"adapters": {"kind": "bottleneck", "ratio": 0.25}}, "with adapters .*0.5.*, but adapters .*0.25"),
+        ({"align_points": False}, "with align_points True, but align_points False is asked for"),
+        ({"class_masks": True}, "with class_masks False, but class_masks True is asked for"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_contradicts_the_file_is_refused_with_both_values(save, given, message):
+    path = save(saved(Settings(image_size=64, adapters=WIDE))[1])
+    with pytest.raises(InputError, match=message) as caught:
+        read_settings(path, **given)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_settings_that_agree_or_say_nothing_are_accepted(save):
+    settings = Settings(image_size=64, adapters=WIDE)
+    path = save(saved(settings)[1])
+    assert read_settings(path, image_size=64, backbone=None, adapters={"ratio": 0.5}) == settings
+
+
+def test_another_data_set_may_have_other_classes_and_another_window(save, caplog):
+    path = save(saved(Settings(image_size=64, classes={"a": [1]}))[1])
+    with caplog.at_level(logging.WARNING):
+        settings = read_settings(path, classes={"b": [2]}, intensity_range=[0, 9])
+    assert (settings.classes, settings.intensity_range) == ({"b": [2]}, [0, 9])
+    assert len(caplog.messages) == 1 and "was trained with classes {'a': [1]}" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("backbone", ["vitt", "vits"])
+def test_upstreams_checkpoint_tells_its_backbone_and_takes_the_rest_as_given(save, backbone):
+    path = save({"model": upstream_state(EfficientSAM(backbone, 64))})
+    assert read_settings(path, image_size=512) == Settings(backbone=backbone, image_size=512)
+    assert read_settings(path) == Settings(backbone=backbone, image_size=256)
+    with pytest.raises(InputError, match="but backbone"):
+        read_settings(path, backbone="vits" if backbone == "vitt" else "vitt")
+
+
+def test_an_older_checkpoint_tells_its_size_and_its_adapters(save):
+    state = add_adapters(EfficientSAM("vitt", 64), ratio=0.5, decoder=True).state_dict()
+    state._metadata[""]["image_size"] = 64
+    settings = read_settings(save(state))
+    assert settings.image_size == 64
+    assert settings.adapters == {"kind": "bottleneck", "ratio": 0.5, "scale": 0.5, "decoder": True}
+
+
+def test_without_weights_settings_are_as_given():
+    assert read_settings("none", image_size=64) == Settings(image_size=64)
+
+
+def test_a_run_with_other_settings_is_not_resumed():
+    settings = Settings(image_size=64)
+    settings.load_state_dict(Settings(image_size=64).state_dict())
+    with pytest.raises(InputError, match="image_size 128, but now it is 64"):
+        settings.load_state_dict(Settings(image_size=128).state_dict())
+
+
+def trained_adapter(save):
+    """Train something on a base, and save the base and what was trained."""
+    settings = Settings(image_size=64, adapters={"kind": "bottleneck"})
+    plain = EfficientSAM("vitt", 64)
+    plain.load_state_dict(recipe_state(plain, corrections=True))
+    base = save({"model": plain.state_dict()}, "base.pth")
+    network = train_only(load_weights(build_network(settings), base), ["adapters", "iou_token"])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    return network, save(AdapterWeights(network, settings, str(base)).state_dict(), "adapter.pth"), base
+
+
+def test_an_adapter_file_is_small_and_is_put_on_its_base(save):
+    network, path, base = trained_adapter(save)
+    assert path.stat().st_size < 0.1 * base.stat().st_size
+    again = load_weights(build_network(read_settings(path)), path)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def test_an_adapter_is_refused_by_another_base(save):
+    _, path, base = trained_adapter(save)
+    checkpoint = torch.load(base, weights_only=True)
+    checkpoint["model"]["image_encoder.neck.0.weight"][0, 0] += 1e-3
+    save(checkpoint, "base.pth")
+    with pytest.raises(InputError, match=r"was trained on other weights than these: it needs base\.pth, unchanged"):
+        load_weights(build_network(read_settings(path)), path)
+
+
+def test_an_adapter_without_its_base_names_what_is_missing(save):
+    _, path, base = trained_adapter(save)
+    base.unlink()
+    with pytest.raises(InputError, match=r"no weights at .*base\.pth"):
+        load_weights(build_network(read_settings(path)), path)
