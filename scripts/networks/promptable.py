@@ -11,7 +11,9 @@ class Promptable(Protocol):
 
     image_size: int  # side of its own image in pixels
 
-    def encode_image(self, image: Tensor) -> Tensor: ...
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) images."""
+        ...
 
     def decode_all(
         self,
@@ -20,7 +22,9 @@ class Promptable(Protocol):
         point_labels: Tensor,
         size: tuple[int, int],
         mask_prompt: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor]:
+        """Decode all four masks of each object."""
+        ...
 
     def decode_best(
         self,
@@ -30,6 +34,10 @@ class Promptable(Protocol):
         size: tuple[int, int],
         mask_prompt: Tensor | None = None,
         mask_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
+    ) -> tuple[Tensor, Tensor]:
+        """Decode one mask of each object."""
+        ...
 
-    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor: ...
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits to (H, W)."""
+        ...

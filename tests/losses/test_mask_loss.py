@@ -295,3 +295,12 @@ def test_with_a_mask_for_each_class_only_that_mask_learns_and_an_absent_class_co
         expected.append(dice_by_hand(logits[0, q, 1 + q], target[0, q]) + error)
     found = PromptedMaskLoss(dice_loss(), class_masks=True)((logits, iou), target)
     assert found.item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_a_coarser_grid_scores_the_mean_of_the_targets_pixels():
+    logits, iou, _ = random_case(images=1, objects=2)
+    fine = torch.zeros(1, 2, 16, 16)
+    fine[:, :, 4:13, 2:9] = 1
+    coarse = torch.nn.functional.avg_pool2d(fine, 2)
+    loss, half = (PromptedMaskLoss(dice_loss(), grid=grid) for grid in (1.0, 0.5))
+    torch.testing.assert_close(half((logits, iou), fine), loss((logits, iou), coarse))

@@ -13,6 +13,7 @@ from scripts.networks import (
     adapter_state_dict,
     add_adapters,
     disable_adapters,
+    parameter_groups,
     train_only,
     trainable_parameters,
 )
@@ -295,3 +296,14 @@ def test_adapters_are_recognised_by_their_tensors(numbers):
     network = add_adapters(EfficientSAM("vitt", 64), **numbers)
     assert read_adapter_settings(network.state_dict()) == adapter_settings("bottleneck", **numbers)
     assert read_adapter_settings(EfficientSAM("vitt", 64).state_dict()) is None
+
+
+def test_matrices_decay_and_biases_norms_and_embeddings_do_not():
+    network = train_only(EfficientSAM("vitt", 64), ["mask_decoder"])
+    names = {id(p): name for name, p in network.named_parameters()}
+    decay, kept = ([names[id(p)] for p in group["params"]] for group in parameter_groups(network, 0.05))
+    assert set(decay) | set(kept) == {name for name, p in network.named_parameters() if p.requires_grad}
+    assert not set(decay) & set(kept)
+    assert all(name.endswith("weight") for name in decay)
+    assert {"mask_decoder.mask_tokens.weight", "mask_decoder.transformer.norm_final_attn.weight"} <= set(kept)
+    assert [group["weight_decay"] for group in parameter_groups(network, 0.05)] == [0.05, 0.0]

@@ -275,3 +275,28 @@ def test_crop_of_classes_asked_for_together_is_around_all_of_them():
         data = visit(transform, [1, 2], torch.stack([outer, inner]))
         assert is_cropped(data)
         assert (data["label"] > 0.5).flatten(1).sum(1).tolist() == [10 * 12, 3 * 3]
+
+
+# --- for pretraining
+
+
+@pytest.mark.parametrize("objects", [(1,), (1, 2, 3)])
+def test_few_objects_are_asked_for_again_until_there_are_enough(objects):
+    got = asked(visit(RandObjectMasksd(5, fill=True).set_random_state(0), objects))
+    assert len(got) == 5
+    assert {i for ids in got for i in ids} == set(objects)
+
+
+@pytest.mark.parametrize("crop", [None, SmallObjects(image_size=64, below=64, context=2.0, min_side=8)])
+def test_a_connected_part_of_a_class_is_an_object_where_the_item_says_so(crop):
+    label = ids()
+    label[label == 2] = 1  # a class of two parts, far from each other
+    transform, seen = RandObjectMasksd(1, crop=crop, crop_prob=1.0).set_random_state(0), set()
+    for _ in range(30):
+        item = {"image": where(), "label": label, "objects": [[1]], "components": True}
+        data = transform(item)
+        assert "components" not in data
+        part = {int(i) for i in data["image"][2][data["label"][0] > 0].unique()}  # the image still knows 1 from 2
+        assert len(part) == 1
+        seen |= part
+    assert seen == {1, 2}

@@ -379,3 +379,11 @@ def test_only_the_last_volume_stays_in_memory_and_pictures_do_not(tmp_path):
 )
 def test_last_axis_of_one_slice_does_not_count(shape, expected):
     assert spatial_shape(np.zeros(shape)) == expected
+
+
+def test_an_items_own_intensity_range_goes_before_the_given_one():
+    image = MetaTensor(torch.tensor([[[0.0, 10.0], [20.0, 40.0]]]))
+    data = ToRGBd("image", (0, 40))({"image": image, "intensity_range": [0, 20]})
+    assert "intensity_range" not in data
+    assert data["image"][0].tolist() == [[0, 0.5], [1, 1]]
+    assert ToRGBd("image", (0, 40))({"image": image})["image"][0].tolist() == [[0, 0.25], [0.5, 1]]
