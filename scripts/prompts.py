@@ -20,6 +20,7 @@ from .errors import InputError
 
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 META_KEY = "prompts"
+PREVIOUS_KEY = "previous_mask"  # of an image's meta: the label map (X, Y[, Z]) that its clicks correct
 
 
 class Prompt(NamedTuple):

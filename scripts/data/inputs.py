@@ -129,8 +129,9 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     items = [{"image": item} if isinstance(item, str) else item for item in listed]
     if not items or not all(isinstance(item, dict) and isinstance(item.get("image"), str) for item in items):
         raise InputError(f'{path} lists no images: expected [{{"image": "a.png", "points": [[x, y, 1]]}}, ...]')
-    known = ("image", "points", "boxes", "slice")
-    return [{**{k: item[k] for k in known if k in item}, "image": str(path.parent / item["image"])} for item in items]
+    known = ("points", "boxes", "slice")
+    files = [{key: str(path.parent / item[key]) for key in ("image", "mask") if item.get(key)} for item in items]
+    return [{**{k: item[k] for k in known if k in item}, **paths} for item, paths in zip(items, files)]
 
 
 def _name_uniquely(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

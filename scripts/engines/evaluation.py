@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation with a simulated user: every kind of first prompt, and clicks where the prediction is wrong."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,9 @@ class SimulatedUser(nn.Module):
         network: an EfficientSAM.
         clicks: after how many clicks to keep the mask; the first is the prompt ``click_1``, each further one lies at
             the innermost point of the largest error.
+        box_clicks: how many clicks follow the prompt ``box``; the mask after them is kept as ``box_N_clicks``.
+        random_clicks: whether further clicks lie anywhere in the largest error, which is harder; drawn from the object
+            itself, so the same each time.
         crop: what small objects are, for the closer look; nothing never crops.
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
         class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
@@ -34,6 +38,8 @@ class SimulatedUser(nn.Module):
         self,
         network: Promptable,
         clicks: Sequence[int] = (1,),
+        box_clicks: int = 0,
+        random_clicks: bool = False,
         crop: SmallObjects | None = None,
         mask_feedback: bool = True,
         class_masks: bool = False,
@@ -43,6 +49,8 @@ class SimulatedUser(nn.Module):
             raise ValueError(f"clicks counts from 1, which is one of them, got {list(clicks)}")
         self.network = network
         self.clicks = sorted(clicks)
+        self.box_clicks = box_clicks
+        self.random_clicks = random_clicks
         self.crop = crop
         self.mask_feedback = mask_feedback
         self.class_masks = class_masks
@@ -59,7 +67,8 @@ class SimulatedUser(nn.Module):
             ``masks``: logits (1, Q, H, W) by kind; ``iou``: what the network predicts of each, (1, Q); ``points``,
             (1, Q, N, 2), and ``labels``, (1, Q, N): the first prompts by kind; and, where there is a click, ``trace``:
             the true IoU after each click (1, Q, clicks), and ``flips``: for each click (1, Q, clicks) whether it was a
-            background click whose pixel is now background (1) or still is not (0); -1 else.
+            background click whose pixel is now background (1) or still is not (0); -1 else; and, where clicks follow a
+            box, ``box_trace``: the true IoU after each (1, Q, box_clicks).
         """
         if len(image) != 1:
             raise ValueError(f"one image at a time: got {len(image)}")
@@ -72,35 +81,55 @@ class SimulatedUser(nn.Module):
             session.embeddings = embeddings  # of the whole image, the same for every kind
             first = list(map(Prompt, prompt["points"][0].cpu().numpy(), prompt["labels"][0].cpu().numpy()))
             if kind == "click_1":
-                self.refine(session, first, label[0] > 0.5, result)
+                names = {count: f"click_{count}" for count in self.clicks}
+                result["trace"], result["flips"] = self.refine(session, first, label[0] > 0.5, names, result)
+            elif kind == "box" and self.box_clicks:
+                names = {1: kind, 1 + self.box_clicks: f"box_{self.box_clicks}_clicks"}
+                trace, _ = self.refine(session, first, label[0] > 0.5, names, result)
+                result["box_trace"] = trace[:, :, 1:]
             else:
                 logits, iou = session.predict(first)
                 result["masks"][kind], result["iou"][kind] = logits[None], iou[None]
             embeddings = session.embeddings
         return result
 
-    def refine(self, session: PromptSession, prompts: list[Prompt], wanted: Tensor, result: dict) -> None:
-        """Click, look, and click again."""
+    def refine(
+        self, session: PromptSession, prompts: list[Prompt], wanted: Tensor, names: Mapping[int, str], result: dict
+    ) -> tuple[Tensor, Tensor]:
+        """Ask, look, and click where it is wrong.
+
+        Args:
+            session: of one image.
+            prompts: the first of each object.
+            wanted: (Q, H, W) bool.
+            names: after which rounds to keep masks and predicted IoU in ``result``, and under which name.
+            result: gets them.
+
+        Returns:
+            Trace and flips (1, Q, rounds).
+        """
         truth = wanted.cpu().numpy()
+        draws = [np.random.RandomState(zlib.crc32(mask.tobytes())) if self.random_clicks else None for mask in truth]
         trace, flips = [], []
         before = [0] * len(prompts)  # points of each object in the round before
-        for count in range(1, self.clicks[-1] + 1):
+        for count in range(1, max(names) + 1):
             logits, iou = session.predict(prompts)
             predicted = (logits > 0).cpu().numpy()
             flips.append([flipped(*prompt, mask, points) for prompt, mask, points in zip(prompts, predicted, before)])
             before = [len(labels) for _, labels in prompts]
             trace.append(mask_iou(logits, wanted.float()))
-            if count in self.clicks:
-                result["masks"][f"click_{count}"], result["iou"][f"click_{count}"] = logits[None], iou[None]
-            if count < self.clicks[-1]:
-                prompts = [add_click(*each) for each in zip(prompts, predicted, truth)]
-        result["trace"] = torch.stack(trace, dim=1)[None]
-        result["flips"] = torch.tensor(flips).T[None]
+            if count in names:
+                result["masks"][names[count]], result["iou"][names[count]] = logits[None], iou[None]
+            if count < max(names):
+                prompts = [add_click(*each) for each in zip(prompts, predicted, truth, draws)]
+        return torch.stack(trace, dim=1)[None], torch.tensor(flips).T[None]
 
 
-def add_click(prompt: Prompt, predicted: np.ndarray, truth: np.ndarray) -> Prompt:
+def add_click(
+    prompt: Prompt, predicted: np.ndarray, truth: np.ndarray, rng: np.random.RandomState | None = None
+) -> Prompt:
     """Append the click that a prediction asks for, or none where it is right."""
-    click = correction_click(predicted, truth)
+    click = correction_click(predicted, truth, rng)
     if click is None:
         return prompt
     return Prompt(*(np.concatenate(parts) for parts in zip(prompt, click)))

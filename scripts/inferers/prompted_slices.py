@@ -11,7 +11,7 @@ from torch import Tensor
 from ..axes import upright
 from ..crops import SmallObjects
 from ..networks.promptable import Promptable
-from ..prompts import Entry, Prompt, read_entries, write_entries
+from ..prompts import PREVIOUS_KEY, Entry, Prompt, read_entries, write_entries
 from .session import NOTHING, PromptSession
 
 
@@ -56,11 +56,17 @@ class PromptedSliceInferer(Inferer):
         if not is_volume:
             volume = volume.unsqueeze(-1)
 
+        previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]) ids, with an axis of its batch
+        if previous is not None:
+            previous = previous.reshape(volume.shape[2:])
         objects, classes = 1 + max(entry["object"] for entry in entries), self.class_count or 1
         logits = torch.full((1, objects * classes, *volume.shape[2:]), NOTHING, device=volume.device)
         for k in sorted({entry["slice"] for entry in entries}):
             on_slice = [entry for entry in entries if entry["slice"] == k]
-            masks, iou = self.segment(upright(volume[..., k]), on_slice, network)  # (1, 3, X, Y) -> (1, 3, H, W)
+            before = None if previous is None else upright(previous[..., k])
+            masks, iou = self.segment(
+                upright(volume[..., k]), on_slice, network, before
+            )  # (1, 3, X, Y) -> (1, 3, H, W)
             for index, entry in enumerate(on_slice):
                 first, asked = entry["object"] * classes, index * classes
                 logits[0, first : first + classes, ..., k] = upright(masks[asked : asked + classes])  # to (X, Y)
@@ -70,9 +76,23 @@ class PromptedSliceInferer(Inferer):
         write_entries(result, entries)
         return result
 
-    def segment(self, image: Tensor, entries: list[Entry], network: Promptable) -> tuple[Tensor, Tensor]:
-        """Segment what is asked for on one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q)."""
+    def segment(
+        self, image: Tensor, entries: list[Entry], network: Promptable, previous: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Segment what is asked for on one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q).
+
+        Args:
+            image: upright.
+            entries: of one slice.
+            network: that answers.
+            previous: label map (H, W) that the prompts correct.
+        """
         classes = self.class_count or 1
         prompts = [Prompt.of(entry) for entry in entries for _ in range(classes)]
         index = None if self.class_count is None else [1 + q % classes for q in range(len(prompts))]
-        return PromptSession(network, image, self.crop, mask_index=index).predict(prompts)
+        session = PromptSession(network, image, self.crop, mask_index=index)
+        if previous is not None:
+            # of classes, the map holds 1 to n and inner ones lie on top of outer ones; else object q is q + 1
+            ids = [q % classes + 1 if index else entries[q // classes]["object"] + 1 for q in range(len(prompts))]
+            session.go_on([previous >= i if index else previous == i for i in ids])
+        return session.predict(prompts)

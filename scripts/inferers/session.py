@@ -13,6 +13,7 @@ from ..networks.promptable import Promptable
 from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
 
 NOTHING = -100.0  # logit outside the part of the image that was looked at
+SURE = 10.0  # logit of a mask that a user gives
 NUM_SLOTS = 6  # that the network pads a prompt to
 CHUNK = 16  # crops encoded, or objects decoded, at a time
 
@@ -59,6 +60,15 @@ class PromptSession:
         self.mask_feedback = mask_feedback
         self.embeddings: Tensor | None = None
         self.looks: list[_Look] = []
+        self.previous: list[Tensor] = []
+
+    def go_on(self, masks: Sequence[Tensor]) -> None:
+        """Start from masks that the first prompts correct, where the network is shown masks at all.
+
+        Args:
+            masks: (H, W) bool of each object; an empty one says nothing.
+        """
+        self.previous = [mask.to(self.image.device) for mask in masks]
 
     def predict(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """Predict each object from all its points so far.
@@ -73,12 +83,17 @@ class PromptSession:
         first = not self.looks
         if first:
             self.looks = [_Look() for _ in prompts]
+            if self.previous and self.mask_feedback:
+                self.looks = [_Look(low=self.as_logits(mask)) for mask in self.previous]
         if len(prompts) != len(self.looks):
             raise ValueError(f"the session has {len(self.looks)} objects, got prompts for {len(prompts)}")
         prompts = [Prompt(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
         everything = list(range(len(prompts)))
         if self.crop is not None:
-            self.choose_crops([q for q in everything if self.is_unseen(q, prompts[q])], prompts)
+            started = first and bool(self.previous)
+            self.choose_crops([q for q in everything if started or self.is_unseen(q, prompts[q])], prompts)
+            for q in everything if started and self.mask_feedback else []:
+                self.looks[q].low = self.as_logits(self.previous[q], self.looks[q].crop)
         self.decode(everything, prompts)
         if self.crop is not None and first:  # now there is a mask to tell an object's size
             small = [q for q in everything if self.looks[q].crop is None]
@@ -86,6 +101,14 @@ class PromptSession:
             self.decode([q for q in small if self.looks[q].crop is not None], prompts)
         logits = torch.stack([self.paste(look) for look in self.looks])
         return logits, torch.tensor([look.iou for look in self.looks], device=logits.device)
+
+    def as_logits(self, mask: Tensor, crop: Crop | None = None) -> Tensor | None:
+        """Turn a mask (H, W), or a crop of it, into what the network is shown, (1, 4T, 4T); an empty one is nothing."""
+        x0, y0, x1, y1 = crop or (0, 0, *self.size[::-1])
+        seen = mask[y0:y1, x0:x1]
+        side = self.network.mask_size
+        share = nn.functional.interpolate(seen[None, None].float(), [side, side], mode="area")[0]
+        return SURE * (2 * share - 1) if bool(seen.any()) else None
 
     def is_unseen(self, q: int, prompt: Prompt) -> bool:
         """Tell whether the object has a box before its first look, or a part outside the crop that it is seen on."""

@@ -3,17 +3,17 @@
 
 from .declare import object_metrics
 from .floors import FloorOfPrompt
-from .interaction import BackgroundFlips, ClickFailures, NumberOfClicks, SelectFlips, SelectPredictedIoU, SelectTrace
+from .interaction import BackgroundFlips, ClickCurveArea, ClickFailures, NumberOfClicks, SelectPredictedIoU, SelectTrace
 from .of_prompt import ObjectMetric, SelectPromptKind
 from .threshold_average import ThresholdAverage
 
 __all__ = [
     "BackgroundFlips",
+    "ClickCurveArea",
     "ClickFailures",
     "FloorOfPrompt",
     "NumberOfClicks",
     "ObjectMetric",
-    "SelectFlips",
     "SelectPredictedIoU",
     "SelectPromptKind",
     "SelectTrace",

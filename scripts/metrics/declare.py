@@ -3,17 +3,19 @@
 
 from collections.abc import Callable, Sequence
 
-from monai.metrics import CumulativeIterationMetric, DiceMetric, MAEMetric, MeanIoU
+from monai.metrics import CumulativeIterationMetric, DiceMetric, MAEMetric, MeanIoU, SurfaceDiceMetric
 
 from .floors import FloorOfPrompt
-from .interaction import BackgroundFlips, ClickFailures, NumberOfClicks, SelectFlips, SelectPredictedIoU, SelectTrace
+from .interaction import BackgroundFlips, ClickCurveArea, ClickFailures, NumberOfClicks, SelectPredictedIoU, SelectTrace
 from .of_prompt import ObjectMetric, SelectPromptKind
 from .threshold_average import ThresholdAverage
 
+SURFACE_TOLERANCE = 2.0  # pixels
 Make = Callable[[], CumulativeIterationMetric]
 OF_KIND: dict[str, tuple[Make, Callable]] = {  # measures of a kind of prompt: the metric, and what it is given
     "dice": (lambda: DiceMetric(ignore_empty=False), SelectPromptKind),
     "iou": (lambda: MeanIoU(ignore_empty=False), SelectPromptKind),
+    "nsd": (lambda: SurfaceDiceMetric([SURFACE_TOLERANCE], include_background=True), SelectPromptKind),
     "iou_error": (MAEMetric, SelectPredictedIoU),
     "dice_5_thresholds": (lambda: ThresholdAverage("dice"), lambda kind: SelectPromptKind(kind, probability=True)),
     "iou_5_thresholds": (lambda: ThresholdAverage("iou"), lambda kind: SelectPromptKind(kind, probability=True)),
@@ -31,10 +33,15 @@ def object_metrics(
     Args:
         floor_diameter: of the disc, in pixels, that ``dice_floor`` of a click is.
         background_flips: also the share of background clicks that were obeyed.
-        wanted: for each measure a list: kinds of prompt for ``dice``, ``iou``, ``dice_floor`` (of the obvious shape:
-            the ellipse in a box, a disc around a click), ``iou_error`` (mean absolute error of the predicted IoU),
-            ``dice_5_thresholds`` and ``iou_5_thresholds`` (the protocol of Medical-SAM-Adapter's tables); IoU in
-            percent for ``noc`` (clicks until it is reached) and ``failures`` (share of objects that never reach it).
+        wanted: for each measure a list of what it is of.
+
+            - ``dice``, ``iou``, ``nsd`` (normalised surface Dice within 2 pixels), ``dice_floor`` (of the obvious
+              shape: the ellipse in a box, a disc around a click), ``iou_error`` (mean absolute error of the predicted
+              IoU), ``dice_5_thresholds`` and ``iou_5_thresholds`` (the protocol of Medical-SAM-Adapter's tables): kinds
+              of prompt.
+            - ``noc`` (clicks until an IoU is reached) and ``failures`` (share of objects that never reach it): IoU in
+              percent.
+            - ``auc`` (area under the curve of Dice over the clicks that follow a box): ``box_N_clicks``.
 
     Returns:
         Handlers by name, such as ``dice/click_1`` and ``noc/90``.
@@ -54,9 +61,11 @@ def object_metrics(
                 metrics[name] = ObjectMetric(OF_KIND["dice"][0](), output_transform=FloorOfPrompt(str(what), diameter))
             elif measure in OF_CLICKS:
                 metrics[name] = ObjectMetric(OF_CLICKS[measure](int(what) / 100), output_transform=SelectTrace())
+            elif measure == "auc":
+                metrics[name] = ObjectMetric(ClickCurveArea(), output_transform=SelectTrace("box_trace"))
             else:
-                known = ", ".join([*OF_KIND, "dice_floor", *OF_CLICKS])
+                known = ", ".join([*OF_KIND, "dice_floor", *OF_CLICKS, "auc"])
                 raise ValueError(f"a measure is one of {known}, got {measure!r}")
     if background_flips:
-        metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectFlips())
+        metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectTrace("flips"))
     return metrics

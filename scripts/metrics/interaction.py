@@ -19,20 +19,20 @@ Pairs = tuple[list[Tensor], list[Tensor]]
 
 
 class SelectTrace:
-    """Pick the true IoU after each click; a metric that needs no target is given the same twice."""
+    """Pick the true IoU after each click; a metric that needs no target is given the same twice.
 
-    key = "trace"
+    Args:
+        key: ``"trace"``, ``"box_trace"`` of clicks after a box, or ``"flips"``: what became of each click, 1 a
+            background click that was obeyed, 0 one that was not, -1 any other.
+    """
+
+    def __init__(self, key: str = "trace") -> None:
+        self.key = key
 
     def __call__(self, output: Output) -> Pairs:
         """Turn a decollated batch into two equal lists of (clicks,), one for each object that was clicked at."""
         rows = [row for item in output for row in item["pred"].get(self.key, ())]
         return rows, rows
-
-
-class SelectFlips(SelectTrace):
-    """Pick what became of each click: 1 a background click that was obeyed, 0 one that was not, -1 any other."""
-
-    key = "flips"
 
 
 class SelectPredictedIoU:
@@ -100,6 +100,17 @@ class ClickFailures(MeanOverObjects):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> Tensor:
         """Tell of traces (B, clicks) whether they fail: (B, 1) of 1 and 0."""
         return (y_pred < self.iou).all(1, keepdim=True).float()
+
+
+class ClickCurveArea(MeanOverObjects):
+    """Give the area under the curve of Dice over clicks by the trapezoid rule, one for a click: of five, 4 at most.
+
+    As in the challenge on interactive segmentation of CVPR 2025, where the clicks follow a box that is not counted.
+    """
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> Tensor:
+        """Integrate traces of IoU (B, clicks): (B, 1)."""
+        return torch.trapezoid(2 * y_pred / (1 + y_pred), dim=1).unsqueeze(1)
 
 
 class BackgroundFlips(CumulativeIterationMetric):

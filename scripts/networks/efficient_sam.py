@@ -45,6 +45,7 @@ class EfficientSAM(nn.Module):
             raise InputError(f"image_size is a positive multiple of {PATCH_SIZE}, got {image_size}")
         self.backbone = backbone
         self.image_size = image_size
+        self.mask_size = image_size // 4
         self.image_encoder = ImageEncoder(self.image_size, depth=12, **BACKBONES[backbone])
         self.prompt_encoder = PromptEncoder(self.image_size, self.image_encoder.grid, align_points=align_points)
         self.mask_decoder = MaskDecoder()

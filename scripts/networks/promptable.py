@@ -10,6 +10,7 @@ class Promptable(Protocol):
     """A network that encodes an image once and decodes each prompt; see :class:`scripts.networks.EfficientSAM`."""
 
     image_size: int  # side of its own image in pixels
+    mask_size: int  # side of its low-resolution masks in cells
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Encode (B, 3, H, W) images."""

@@ -4,6 +4,7 @@
 from .intensity import ToRGBd
 from .label_map import LabelMapd
 from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
+from .previous_mask import PreviousMaskd
 from .reading import LoadCheckedImaged
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
@@ -12,6 +13,7 @@ __all__ = [
     "LabelMapd",
     "LoadCheckedImaged",
     "ObjectMasksd",
+    "PreviousMaskd",
     "RandObjectMasksd",
     "RandPromptsd",
     "RequestPromptsd",

@@ -189,3 +189,23 @@ def test_an_option_that_contradicts_the_checkpoint_is_refused_with_both_values(f
     assert result.code == 1
     size = checkpoint[0].image_size
     assert f"is of a network with image_size {size}, but image_size 256 is asked for" in result.errors[0]
+
+
+def test_a_prediction_is_corrected_from_its_own_mask(folder, image, checkpoint):
+    """Ids that the mask and the prompts share go on; the next mask is written as the first was."""
+    where = {"ckpt_path": checkpoint[1], "output_dir": folder / "out"}
+    result = run_warm("inferring", INFERENCE, dataset_dir=image, points=[LEFT_CLICK], **where)
+    assert result.code == 0, result.err
+    clicks, mask = [[*LEFT_CLICK[:2], 1], [70, 22, 0]], folder / "out" / "lesions_mask.png"
+    result = run_warm("inferring", INFERENCE, dataset_dir=image, points=clicks, mask=mask, **where)
+    assert result.code == 0, result.err
+    entry = json.loads((folder / "out" / "lesions_prediction.json").read_text())["objects"][0]
+    assert entry["labels"] == [1, 0]
+
+
+def test_a_mask_of_another_size_is_refused(folder, image, checkpoint):
+    mask = write_picture(folder / "other.png", np.ones((8, 9), np.uint8))
+    where = {"ckpt_path": checkpoint[1], "output_dir": folder / "out"}
+    result = run_warm("inferring", INFERENCE, dataset_dir=image, points=[LEFT_CLICK], mask=mask, **where)
+    assert result.code == 1
+    assert "other.png is 9 x 8 but its image is 96 x 64" in result.errors[0]

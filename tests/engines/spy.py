@@ -38,7 +38,7 @@ class SpyNetwork(nn.Module):
     def __init__(self, image_size: int = 64, tolerance: float = 0.1) -> None:
         super().__init__()
         self.tolerance = tolerance
-        self.image_size = image_size
+        self.image_size = self.mask_size = image_size
         self.encoder = nn.Parameter(torch.tensor(1.0))
         self.decoder = nn.Parameter(torch.tensor(1.0))
         self.encoded: list[tuple[int, ...]] = []

@@ -231,3 +231,27 @@ def test_a_label_of_bytes_or_soft_masks_counts_above_a_half():
     expected = ask()
     for label in (OBJECT.byte(), 0.7 * OBJECT + 0.2 * (1 - OBJECT)):
         assert torch.equal(ask(label=label)["trace"], expected["trace"])
+
+
+def test_clicks_that_follow_a_box_are_traced_without_it():
+    first = {**click(12, 12), "box": prompts([BOX], [[2, 3]])}
+    result = ask(clicks=(1,), box_clicks=3, first=first)
+    assert set(result["masks"]) == {"click_1", "box", "box_3_clicks"}
+    assert result["box_trace"].shape == (1, 1, 3) and result["trace"].shape == (1, 1, 1)
+    alone = ask(clicks=(1,), first=first)
+    assert torch.equal(result["masks"]["box"], alone["masks"]["box"]) and "box_trace" not in alone
+    assert result["box_trace"][0, 0, -1] == pytest.approx(
+        iou(result["masks"]["box_3_clicks"][0, 0] > 0, OBJECT[0, 0] > 0)
+    )
+
+
+def test_random_clicks_lie_in_the_largest_error_elsewhere_and_are_the_same_again():
+    asked = []
+    for random_clicks in (False, True, True):
+        network = SpyNetwork()
+        ask(network, clicks=(1, 2), random_clicks=random_clicks)
+        asked.append(network.asked[-1].points[0, 0, :2])
+    assert torch.equal(asked[1], asked[2])
+    assert torch.equal(asked[0][0], asked[1][0]) and not torch.equal(asked[0][1], asked[1][1])
+    x, y = asked[1][1].long().tolist()
+    assert OBJECT[0, 0, y, x] != (abs(float(IMAGE[0, 0, y, x]) - 0.4) < 0.1)  # wrong after the first click

@@ -13,7 +13,7 @@ class BrightnessNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image_size = IMAGE_SIZE
+        self.image_size = self.mask_size = IMAGE_SIZE
         self.encoded: list[tuple[int, ...]] = []
 
     def encode_image(self, image: Tensor) -> Tensor:

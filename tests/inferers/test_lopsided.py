@@ -182,6 +182,7 @@ def predict(folder, dataset_dir, **settings):
         dataset_dir=str(dataset_dir),
         output_dir=str(output),
         cache_dir=str(folder / "cache"),
+        ckpt_path="none",
         image_size=IMAGE_SIZE,
         crop=None,
         device="cpu",

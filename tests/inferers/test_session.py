@@ -369,3 +369,39 @@ def test_an_image_too_small_for_a_closer_look_is_seen_whole():
     network, current = session(lopsided(20, 20, 24, 24, size=(40, 40)))
     current.predict([box(20, 20, 24, 24)])
     assert network.encoded == [(1, 3, 40, 40)]
+
+
+# --- going on from a mask
+
+
+def given(x0, y0, x1, y1):
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_a_mask_that_the_first_prompts_correct_is_shown_to_the_network_once():
+    network, current = session(picture((1.0, *LARGE), size=SIZE))
+    current.go_on([given(*LARGE)])
+    for _ in range(2):
+        current.predict([clicks((50, 50))])
+    shown = [asked.mask_prompt for asked in network.asked]
+    expected = F.interpolate(given(*LARGE)[None, None].float(), [SIDE, SIDE], mode="area")
+    torch.testing.assert_close(shown[0][0], 20 * expected - 10)
+    assert not torch.equal(shown[1], shown[0])  # its own answer
+
+
+def test_a_small_given_mask_is_looked_at_closely_at_once():
+    network, current = session(lopsided(*SMALL))
+    current.go_on([given(*SMALL)])
+    current.predict([clicks((152, 94))])
+    assert network.encoded == [(1, 3, SIDE, SIDE)]
+    assert network.asked[0].mask_prompt.max() == 10
+
+
+@pytest.mark.parametrize("settings", [{"mask_feedback": False}, {}], ids=["no feedback", "empty mask"])
+def test_no_mask_is_shown_where_there_is_none_or_the_network_knows_none(settings):
+    network, current = session(picture((1.0, *LARGE), size=SIZE), **settings)
+    current.go_on([given(*LARGE) if settings else given(0, 0, 0, 0)])
+    current.predict([clicks((50, 50))])
+    assert network.asked[0].mask_prompt is None

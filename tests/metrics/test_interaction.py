@@ -10,10 +10,10 @@ from monai.metrics import MAEMetric
 
 from scripts.metrics import (
     BackgroundFlips,
+    ClickCurveArea,
     ClickFailures,
     NumberOfClicks,
     ObjectMetric,
-    SelectFlips,
     SelectPredictedIoU,
     SelectTrace,
 )
@@ -52,12 +52,12 @@ def test_clicks_are_counted_until_the_mask_is_good_for_the_first_time(metric, ex
 
 
 def test_obeyed_background_clicks_are_a_share_of_all_such_clicks():
-    share, _ = measure(BackgroundFlips(), SelectFlips())
+    share, _ = measure(BackgroundFlips(), SelectTrace("flips"))
     assert share == pytest.approx(3 / 6)
 
 
 def test_no_background_click_at_all_is_no_score_rather_than_zero():
-    share, _ = measure(BackgroundFlips(), SelectFlips(), outputs([(1, 2)]))
+    share, _ = measure(BackgroundFlips(), SelectTrace("flips"), outputs([(1, 2)]))
     assert math.isnan(share)
 
 
@@ -86,3 +86,11 @@ def test_the_error_of_the_predicted_iou_is_that_of_its_own_kind_and_object():
         mean, values = measure(MAEMetric(), SelectPredictedIoU(kind), items)
         assert values == pytest.approx(expected)
         assert mean == pytest.approx(sum(expected) / 2)
+
+
+def test_the_area_is_that_under_dice_over_the_clicks_after_the_box():
+    dice = torch.tensor([[0.5, 0.7, 0.9, 0.9, 1.0], [1.0] * 5, [0.0] * 5])
+    items = [{"pred": {"box_trace": dice / (2 - dice)}}]  # IoU
+    mean, values = measure(ClickCurveArea(), SelectTrace("box_trace"), items)
+    assert values == pytest.approx([0.6 + 0.8 + 0.9 + 0.95, 4, 0])
+    assert mean == pytest.approx(sum(values) / 3)
