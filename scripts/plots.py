@@ -3,12 +3,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def plot_dice_by_clicks(path: str | Path, clicks: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Figure:
+def plot_dice_by_clicks(path: str | Path, clicks: Sequence[int], curves: Mapping[str, Sequence[float]]) -> "Figure":
     """Draw the Dice that a number of clicks gives.
 
     Args:
@@ -22,6 +23,10 @@ def plot_dice_by_clicks(path: str | Path, clicks: Sequence[int], curves: Mapping
     Raises:
         ValueError: when a line has more or fewer values than there are numbers of clicks.
     """
+    # here, because a server that only predicts may lack it
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5, 3.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="clicks", ylabel="Dice", xticks=list(clicks))

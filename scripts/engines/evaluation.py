@@ -74,11 +74,10 @@ class SimulatedUser(nn.Module):
             raise ValueError(f"one image at a time: got {len(image)}")
         first_prompts = {key: {kind: prompt[key] for kind, prompt in prompts.items()} for key in ("points", "labels")}
         result: dict = {"masks": {}, "iou": {}, **first_prompts}
-        embeddings = None
+        kept: dict = {}  # embeddings, the same for every kind
         for kind, prompt in prompts.items():
             index = range(1, label.shape[1] + 1) if self.class_masks else None
-            session = PromptSession(self.network, image, self.crop, self.mask_feedback, index)
-            session.embeddings = embeddings  # of the whole image, the same for every kind
+            session = PromptSession(self.network, image, self.crop, self.mask_feedback, index, kept)
             first = list(map(Prompt, prompt["points"][0].cpu().numpy(), prompt["labels"][0].cpu().numpy()))
             if kind == "click_1":
                 names = {count: f"click_{count}" for count in self.clicks}
@@ -90,7 +89,6 @@ class SimulatedUser(nn.Module):
             else:
                 logits, iou = session.predict(first)
                 result["masks"][kind], result["iou"][kind] = logits[None], iou[None]
-            embeddings = session.embeddings
         return result
 
     def refine(

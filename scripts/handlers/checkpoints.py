@@ -84,7 +84,7 @@ class Resume:
     """Load all that a run saved to go on, as soon as it is attached: a bad file stops a run before it starts.
 
     Args:
-        path: of ``last.pt``.
+        path: of ``last.pth``.
         load_dict: the objects that it holds, by name.
 
     Raises:
@@ -104,7 +104,7 @@ class Resume:
             raise InputError(f"cannot resume: {self.path} is not a readable checkpoint (cut short?)") from error
         missing = [name for name in self.load_dict if not isinstance(checkpoint, dict) or name not in checkpoint]
         if missing:
-            raise InputError(f"cannot resume: {self.path} holds no {', '.join(missing)}; give the last.pt of a run")
+            raise InputError(f"cannot resume: {self.path} holds no {', '.join(missing)}; give the last.pth of a run")
         max_epochs, batches = engine.state.max_epochs, engine.state.epoch_length
         try:
             Checkpoint.load_objects(self.load_dict, checkpoint)

@@ -5,6 +5,7 @@ This is a handler, not a transform, so that a server that uses the bundle's post
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,11 @@ class PredictionSaver:
 
     Args:
         output_dir: folder to write to.
+        to_rgb: turns a slice into RGB in 0..1; nothing takes images to be that already.
     """
 
-    def __init__(self, output_dir: str) -> None:
+    def __init__(self, output_dir: str, to_rgb: Callable | None = None) -> None:
+        self.to_rgb = to_rgb or (lambda image: image)
         self.output_dir = Path(output_dir)
 
     def attach(self, engine: Engine) -> None:
@@ -43,7 +46,9 @@ class PredictionSaver:
             self.save(item["image"], result["pred"], item["name"])
 
     def save(self, image: MetaTensor, labels: MetaTensor, name: str) -> None:
-        """Save the label map (1, X, Y[, Z]) of an image (3, X, Y[, Z]) under a name."""
+        """Save the label map (1, X, Y[, Z]), or one without a channel, of an image (C, X, Y[, Z]) under a name."""
+        if labels.ndim < image.ndim:
+            labels = labels.unsqueeze(0)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         source = Path(str(image.meta["filename_or_obj"]))
         mask_path = self.save_mask(labels, source, name)
@@ -83,7 +88,7 @@ class PredictionSaver:
             asked = [e for q in ids for e in entries if e["slice"] == k and e["object"] == q]
             prompts = [Prompt.of(e) for e in asked]  # some were not asked for
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"
-            drawn = to_uint8(upright(picture.as_tensor().cpu()))
+            drawn = to_uint8(upright(self.to_rgb(picture).as_tensor().cpu()))
             Image.fromarray(overlay(drawn, masks, *pad_prompts(prompts))).save(self.output_dir / file)
             saved.append(file)
         return saved

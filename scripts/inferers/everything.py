@@ -149,8 +149,7 @@ class EverythingInferer(Inferer):
         found = []
         for start in range(0, len(clicks), CHUNK):
             part = clicks[start : start + CHUNK]
-            session = PromptSession(network, image, self.crop)
-            session.embeddings = embeddings
+            session = PromptSession(network, image, self.crop, kept={None: embeddings})
             logits, iou = session.predict(part)  # (CHUNK, H, W)
             found += self.select(part, logits, iou, share=1.0, min_area=self.min_area)
         return found

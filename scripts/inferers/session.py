@@ -23,7 +23,6 @@ class _Look:
     """How an object was last looked at."""
 
     crop: Crop | None = None  # None is the whole image
-    embeddings: Tensor | None = None  # (1, 256, T, T) of the crop
     low: Tensor | None = None  # (1, 4T, 4T) logits of the round before
     iou: float = 0.0
 
@@ -42,6 +41,8 @@ class PromptSession:
         mask_feedback: whether the network is shown its mask of the round before.
         mask_index: which of the network's four masks answers each object, where each has a meaning of its own; nothing
             takes the one that the network believes to be best.
+        kept: embeddings of this image by crop, None being the whole of it, which another session may have filled; what
+            this one encodes is added.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PromptSession:
         crop: SmallObjects | None = None,
         mask_feedback: bool = True,
         mask_index: Sequence[int] | None = None,
+        kept: dict[Crop | None, Tensor] | None = None,
     ) -> None:
         self.network = network
         self.mask_index = mask_index
@@ -58,7 +60,7 @@ class PromptSession:
         self.size = (image.shape[2], image.shape[3])
         self.crop = crop
         self.mask_feedback = mask_feedback
-        self.embeddings: Tensor | None = None
+        self.kept = {} if kept is None else kept
         self.looks: list[_Look] = []
         self.previous: list[Tensor] = []
 
@@ -126,12 +128,11 @@ class PromptSession:
             if crop != self.looks[q].crop:
                 self.looks[q] = _Look(crop)
                 chosen += [q] * (crop is not None)
-        for start in range(0, len(chosen), CHUNK):
-            part = chosen[start : start + CHUNK]
-            windows = [self.looks[q].crop or (0, 0, *self.size[::-1]) for q in part]
-            crops = [self.resize(self.image[:, :, y0:y1, x0:x1]) for x0, y0, x1, y1 in windows]
-            for q, embeddings in zip(part, self.network.encode_image(torch.cat(crops)).split(1)):
-                self.looks[q].embeddings = embeddings
+        windows = list(dict.fromkeys(crop for q in chosen if (crop := self.looks[q].crop) not in self.kept and crop))
+        for start in range(0, len(windows), CHUNK):
+            part = windows[start : start + CHUNK]
+            crops = [self.resize(self.image[:, :, y0:y1, x0:x1]) for x0, y0, x1, y1 in part]
+            self.kept.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
 
     def extent(self, q: int, prompt: Prompt) -> Box | None:
         """Give the box around all that is known of an object: its box, its last mask and its foreground clicks."""
@@ -172,11 +173,11 @@ class PromptSession:
         index = None if self.mask_index is None else torch.tensor([self.mask_index[q] for q in group]).to(points.device)
         axis = 1 if on_crop else 0  # (n, 1, ...): an image each, or (1, n, ...): one image
         if on_crop:
-            embeddings = torch.cat([look.embeddings for look in looks if look.embeddings is not None])
+            embeddings = torch.cat([self.kept[look.crop] for look in looks])
         else:
-            if self.embeddings is None:
-                self.embeddings = self.network.encode_image(self.image)
-            embeddings = self.embeddings
+            if None not in self.kept:
+                self.kept[None] = self.network.encode_image(self.image)
+            embeddings = self.kept[None]
         low, iou = self.network.decode_best(
             embeddings,
             points.unsqueeze(axis),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts, label maps."""
 
-from .intensity import ToRGBd
+from .intensity import ToRGB, ToRGBd
 from .label_map import LabelMapd
 from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
@@ -18,6 +18,7 @@ __all__ = [
     "RandPromptsd",
     "RequestPromptsd",
     "SeededPromptsd",
+    "ToRGB",
     "ToRGBd",
     "UprightSliced",
 ]

@@ -45,7 +45,7 @@ class ToRGB(Transform):
         scale = self.intensity_range or image.meta.get("percentiles")
         if scale is None:
             scale = (0, 255) if is_picture(image) else intensity_bounds(image)
-        low, high = scale
+        low, high = (float(bound) for bound in scale)  # collated meta data are tensors
         image = image[: 1 if image.shape[0] < 3 else 3].float()  # alpha is left out
         if low == high:
             image = torch.zeros_like(image)

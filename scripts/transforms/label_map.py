@@ -26,7 +26,9 @@ class LabelMapd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
         for key in self.key_iterator(data):
-            if self.class_count is None:
+            if len(data[key]) == 1:  # one pass over a volume, while a user waits
+                labels = (data[key] > 0).to(torch.uint8)
+            elif self.class_count is None:
                 largest, index = data[key].max(dim=0, keepdim=True)
                 labels = torch.where(largest > 0, index + 1, torch.zeros_like(index))
             else:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
-from monai.transforms import LoadImaged
+from monai.transforms import LoadImage, MapTransform
 from PIL import Image
 
 from ..errors import InputError
@@ -57,7 +57,7 @@ class NiftiReader(NibabelReader):
         return array.astype(array.dtype.newbyteorder("="), copy=False), meta
 
 
-class LoadCheckedImaged(LoadImaged):
+class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes what those return
     """Load image files by suffix with the channel first, and say in one sentence what is wrong with a bad one.
 
     The last volume stays in memory, since the items of its slices follow each other in validation and when a cache
@@ -75,7 +75,8 @@ class LoadCheckedImaged(LoadImaged):
     """
 
     def __init__(self, keys: KeysCollection, label: bool = False) -> None:
-        super().__init__(keys, dtype=None, ensure_channel_first=True)
+        super().__init__(keys)
+        self._loader = LoadImage(dtype=None, image_only=True, ensure_channel_first=True)
         # the last one that knows a file's suffix reads it, whatever other packages for NRRD or DICOM are installed
         self._loader.readers = [ITKReader(), NiftiReader(), PictureReader(keep_palette=label)]
         self.label = label

@@ -8,6 +8,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ..prompts import read_prompts, write_entries
+from ..requests import is_request, read_request
 
 
 class RequestPromptsd(Transform):
@@ -15,7 +16,8 @@ class RequestPromptsd(Transform):
 
     An item's own ``points``, ``boxes`` and ``slice`` go before the ones given here. See
     :func:`scripts.prompts.read_prompts` for their form. They are stored as JSON text in ``meta["prompts"]`` of the
-    image, which survives collation.
+    image, which survives collation. An item with ``foreground``, ``background`` or ``roi`` is a request of MONAI Label
+    (:func:`scripts.requests.read_request`), and nothing else speaks for it.
 
     Args:
         image_key: of the (C, X, Y[, Z]) image.
@@ -39,12 +41,17 @@ class RequestPromptsd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
         image = data[self.image_key]
-        points, boxes, k = (data.pop(key, None) for key in ("points", "boxes", "slice"))
-        if points is None and boxes is None:
-            points, boxes = self.points, self.boxes
         shape = [int(n) for n in image.shape[1:]]
         name = str(image.meta.get("filename_or_obj", "the image"))
-        entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
+        if is_request(data):
+            entries = read_request(data, shape)
+            if name.lower().endswith((".jpg", ".jpeg")):  # a mask would be written as the image is, and spoilt
+                data["result_extension"] = data.get("result_extension") or ".png"
+        else:
+            points, boxes, k = (data.pop(key, None) for key in ("points", "boxes", "slice"))
+            if points is None and boxes is None:
+                points, boxes = self.points, self.boxes
+            entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
         # not written into the image that came: the loader may keep it for the next item
         data[self.image_key] = MetaTensor(image, meta=dict(image.meta))
         write_entries(data[self.image_key], entries)

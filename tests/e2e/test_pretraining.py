@@ -44,10 +44,10 @@ def load(path):
 def test_a_run_in_two_pieces_ends_where_one_ends_that_was_not_stopped(folder, mixture):
     pretrain(folder / "whole", mixture, max_epochs=4, val_interval=2)
     pretrain(folder / "pieces", mixture, max_epochs=2, val_interval=2)
-    last = folder / "pieces" / "models" / "last.pt"
+    last = folder / "pieces" / "models" / "last.pth"
     result = pretrain(folder / "pieces", mixture, max_epochs=4, val_interval=2, resume_path=last)
     assert "after epoch 2" in result.out
-    ours, theirs = (load(folder / name / "models" / "last.pt") for name in ("pieces", "whole"))
+    ours, theirs = (load(folder / name / "models" / "last.pth") for name in ("pieces", "whole"))
     assert ours["trainer"]["iteration"] == theirs["trainer"]["iteration"] == 4 * 3
     for kept in ("model", "average"):
         assert all(torch.equal(ours[kept][name], value) for name, value in theirs[kept].items()), kept
@@ -55,14 +55,14 @@ def test_a_run_in_two_pieces_ends_where_one_ends_that_was_not_stopped(folder, mi
 
 def test_a_run_ends_after_the_epoch_in_which_its_time_is_over(folder, mixture):
     pretrain(folder, mixture, minutes=0.02, val_interval=1000)
-    last = load(folder / "models" / "last.pt")
+    last = load(folder / "models" / "last.pth")
     assert last["trainer"]["iteration"] % 3 == 0 and last["trainer"]["iteration"] < 3 * 100
     assert (folder / "models" / "model_final.pt").is_file()
 
 
 def test_the_moving_average_is_kept_and_scored_set_by_set(folder, mixture):
     pretrain(folder, mixture, max_epochs=2, val_interval=1)
-    final, last = load(folder / "models" / "model_final.pt"), load(folder / "models" / "last.pt")
+    final, last = load(folder / "models" / "model_final.pt"), load(folder / "models" / "last.pth")
     assert all(torch.equal(final["model"][name], value) for name, value in last["average"].items())
     key = "image_encoder.blocks.0.attn.qkv.weight"
     assert not torch.equal(final["model"][key], last["model"][key])
@@ -74,7 +74,7 @@ def test_the_moving_average_is_kept_and_scored_set_by_set(folder, mixture):
 def test_the_learning_rate_is_constant_and_falls_in_the_cooldown(folder, mixture):
     settings = {"warmup_steps": 1, "learning_rate": 0.001, "val_interval": 1000}
     pretrain(folder, mixture, max_epochs=2, **settings)
-    last = folder / "models" / "last.pt"
+    last = folder / "models" / "last.pth"
     assert load(last)["optimizer"]["param_groups"][0]["lr"] == 0.001
     pretrain(folder, mixture, max_epochs=4, cooldown_epochs=2, resume_path=last, **settings)
     assert load(last)["optimizer"]["param_groups"][0]["lr"] == 0

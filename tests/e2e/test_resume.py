@@ -48,12 +48,12 @@ def test_a_killed_run_resumes_to_the_same_end(dataset, folder):
         process.kill()
     assert process.wait(60) == -signal.SIGKILL
     assert epochs_of(log.read_text()) == [1, 2]
-    assert load(models / "last.pt")["trainer"]["iteration"] == 2 * 3
+    assert load(models / "last.pth")["trainer"]["iteration"] == 2 * 3
     assert not (models / "model_final.pt").exists()
 
-    resumed = run("training", TRAIN, **settings, **places(folder / "killed"), resume_path=models / "last.pt")
+    resumed = run("training", TRAIN, **settings, **places(folder / "killed"), resume_path=models / "last.pth")
     assert resumed.code == 0, resumed.err
-    assert f"resumed {models}/last.pt after epoch 2" in resumed.out
+    assert f"resumed {models}/last.pth after epoch 2" in resumed.out
     assert epochs_of(resumed.out) == list(range(3, EPOCHS + 1))
     assert last_score(folder / "killed") == last_score(folder / "whole")
     for name in ("model_final.pt", "model.pt"):

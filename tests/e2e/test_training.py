@@ -28,10 +28,10 @@ def load(path):
 
 def test_a_run_writes_the_best_the_final_and_the_resumable_checkpoint(trained):
     models = trained[1] / "models"
-    assert sorted(path.name for path in models.iterdir()) == ["adapter.pth", "last.pt", "model.pt", "model_final.pt"]
+    assert sorted(path.name for path in models.iterdir()) == ["adapter.pth", "last.pth", "model.pt", "model_final.pt"]
     for name in ("model.pt", "model_final.pt"):
         load_weights(network_of(TRAIN), models / name)
-    assert set(load(models / "last.pt")) == {
+    assert set(load(models / "last.pth")) == {
         *("settings", "model", "optimizer", "lr_scheduler", "trainer", "best", "early_stop")
     }
 
@@ -89,7 +89,7 @@ def test_both_ids_train_once_and_alike(trained, dataset, folder):
 def test_gradients_of_several_batches_make_one_step(dataset, folder):
     result = run_warm("training", TRAIN, **SMALL, accumulation_steps=2, dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
-    last = load(folder / "models" / "last.pt")
+    last = load(folder / "models" / "last.pth")
     assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {2}  # of three batches
     assert last["trainer"]["iteration"] == 3
 
@@ -98,7 +98,7 @@ def test_training_stops_early_when_nothing_improves(dataset, folder):
     settings = {**SMALL, "max_epochs": 4, "learning_rate": 0.0, "early_stop_patience": 1}
     result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
-    assert load(folder / "models" / "last.pt")["trainer"]["iteration"] == 2 * 3
+    assert load(folder / "models" / "last.pth")["trainer"]["iteration"] == 2 * 3
     assert (folder / "models" / "model_final.pt").is_file()
 
 
@@ -147,7 +147,7 @@ def test_the_schedule_follows_the_trainers_own_epochs(dataset, folder):
     settings = {**SMALL, "max_epochs": 9, "train#trainer#max_epochs": 2}
     result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
-    last = load(folder / "models" / "last.pt")
+    last = load(folder / "models" / "last.pth")
     assert last["trainer"]["iteration"] == 2 * 3
     assert last["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-6)
 

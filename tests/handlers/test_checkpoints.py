@@ -59,14 +59,14 @@ def test_the_latest_is_replaced_every_epoch(tmp_path):
     engine.add_event_handler(
         Events.EPOCH_STARTED, lambda engine: counter.load_state_dict({"value": engine.state.epoch})
     )
-    CheckpointFile(str(tmp_path / "last.pt"), {"model": counter}).attach(engine)
+    CheckpointFile(str(tmp_path / "last.pth"), {"model": counter}).attach(engine)
 
     @engine.on(Events.EPOCH_COMPLETED)
     def look(engine):
-        held.append((os.listdir(tmp_path), torch.load(tmp_path / "last.pt", weights_only=True)))
+        held.append((os.listdir(tmp_path), torch.load(tmp_path / "last.pth", weights_only=True)))
 
     engine.run([0], max_epochs=3)
-    assert held == [(["last.pt"], {"value": epoch}) for epoch in (1, 2, 3)]
+    assert held == [(["last.pth"], {"value": epoch}) for epoch in (1, 2, 3)]
 
 
 def test_what_is_known_of_the_best_survives_a_resume(tmp_path):
@@ -75,9 +75,9 @@ def test_what_is_known_of_the_best_survives_a_resume(tmp_path):
     best = CheckpointFile(path, {"model": counter}, metric="dice")
     assert evaluate(best, counter, scores[:2]) == [1, 2]
 
-    torch.save(best.state_dict(), tmp_path / "last.pt")
+    torch.save(best.state_dict(), tmp_path / "last.pth")
     resumed, counter = CheckpointFile(path, {"model": counter}, metric="dice"), counter
-    resumed.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True))
+    resumed.load_state_dict(torch.load(tmp_path / "last.pth", weights_only=True))
     assert evaluate(resumed, counter, scores) == [2, 2, 5]
 
 
@@ -110,9 +110,9 @@ def test_the_final_model_is_written_once_at_the_end_even_of_a_run_that_stops_ear
 
 def test_a_missing_folder_is_made(tmp_path):
     engine = Engine(lambda engine, batch: None)
-    CheckpointFile(str(tmp_path / "a" / "b" / "last.pt"), {"model": Counter(1)}).attach(engine)
+    CheckpointFile(str(tmp_path / "a" / "b" / "last.pth"), {"model": Counter(1)}).attach(engine)
     engine.run([0])
-    assert torch.load(tmp_path / "a" / "b" / "last.pt", weights_only=True) == {"value": 1}
+    assert torch.load(tmp_path / "a" / "b" / "last.pth", weights_only=True) == {"value": 1}
 
 
 def dying_save(path, die):
@@ -139,11 +139,11 @@ def kill():
 def written(tmp_path):
     """An engine after one epoch, the file that it wrote, and what its second epoch writes."""
     counter, engine = Counter(1), Engine(lambda engine, batch: None)
-    CheckpointFile(str(tmp_path / "last.pt"), {"model": counter}).attach(engine)
+    CheckpointFile(str(tmp_path / "last.pth"), {"model": counter}).attach(engine)
     engine.run([0])
     counter.value = 2
     engine.state.max_epochs = 2
-    return engine, tmp_path / "last.pt", {"value": 2}
+    return engine, tmp_path / "last.pth", {"value": 2}
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(written, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(written, monkey
         with pytest.raises(OSError, match="no space left"):
             engine.run([0])
     assert torch.load(path, weights_only=True) == {"value": 1}
-    assert os.listdir(path.parent) == ["last.pt"]
+    assert os.listdir(path.parent) == ["last.pth"]
 
 
 def test_a_process_killed_while_it_writes_leaves_the_old_file(written, monkeypatch):
@@ -209,7 +209,7 @@ class Run:
             Resume(str(resume_path), self.state).attach(self.trainer)
         self.epochs = []
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self.epochs.append(engine.state.epoch))
-        CheckpointFile(str(folder / "last.pt"), self.state).attach(self.trainer)
+        CheckpointFile(str(folder / "last.pth"), self.state).attach(self.trainer)
 
     def run(self):
         self.trainer.run()
@@ -218,9 +218,9 @@ class Run:
 
 @pytest.fixture
 def saved(tmp_path):
-    """The last.pt of a run of two epochs."""
+    """The last.pth of a run of two epochs."""
     Run(tmp_path, max_epochs=2).run()
-    return tmp_path / "last.pt"
+    return tmp_path / "last.pth"
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, saved):
@@ -235,8 +235,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, saved):
 
 
 def test_a_missing_file_is_refused_before_anything_starts(tmp_path):
-    with pytest.raises(InputError, match=r"^cannot resume: \S*/last.pt does not exist$"):
-        Resume(str(tmp_path / "last.pt"), {})
+    with pytest.raises(InputError, match=r"^cannot resume: \S*/last.pth does not exist$"):
+        Resume(str(tmp_path / "last.pth"), {})
 
 
 def cut_in_half(path):
@@ -260,8 +260,8 @@ def save_a_tensor(path):
     [
         (cut_in_half, {}, r"cannot resume: \S+ is not a readable checkpoint"),
         (write_text, {}, r"cannot resume: \S+ is not a readable checkpoint"),
-        (keep_weights_only, {}, r"cannot resume: \S+ holds no model, optimizer, .*; give the last.pt of a run"),
-        (save_a_tensor, {}, r"cannot resume: \S+ holds no model, optimizer, .*; give the last.pt of a run"),
+        (keep_weights_only, {}, r"cannot resume: \S+ holds no model, optimizer, .*; give the last.pth of a run"),
+        (save_a_tensor, {}, r"cannot resume: \S+ holds no model, optimizer, .*; give the last.pth of a run"),
         (None, {"features": 4}, r"cannot resume: \S+ is of a run with another network or data"),
         (None, {"images": 8}, r"cannot resume: \S+ is of a run with another network or data: 3 batches .* 4"),
         (None, {"max_epochs": 2}, r"\S+ has 2 epochs already: give a larger max_epochs than 2"),

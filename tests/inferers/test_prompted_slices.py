@@ -145,3 +145,63 @@ def test_each_prompt_asks_for_every_class_by_its_own_mask():
     assert points[0][0] == points[0][1] != points[0][2] == points[0][3]
     assert logits[0].amax((1, 2)).tolist() == [4, 3, 4, 3]  # object by object, class by class
     assert [entry["predicted_iou"] for entry in json.loads(logits.meta["prompts"])] == [PREDICTED_IOU] * 2
+
+
+def filed(path, image, points):
+    """An image that comes from a file, with its prompts, as a loader gives it."""
+    item = RequestPromptsd(points=points)({"image": MetaTensor(image, meta={"filename_or_obj": str(path)})})
+    return item["image"][None]
+
+
+def test_a_second_click_on_a_slice_encodes_nothing(tmp_path):
+    path, network, inferer = tmp_path / "a.png", BrightnessNetwork(), PromptedSliceInferer()
+    path.write_text("first")
+    with torch.no_grad():
+        for x in (1, 8):
+            inferer(filed(path, drawn()[..., 0], [[x, 0, 1]]), network)
+        assert len(network.encoded) == 1
+        path.write_text("another file")
+        inferer(filed(path, drawn()[..., 0], [[1, 0, 1]]), network)
+        assert len(network.encoded) == 2
+
+
+def test_other_weights_or_another_network_are_not_served_old_embeddings(tmp_path):
+    path, inferer = tmp_path / "a.png", PromptedSliceInferer()
+    path.write_text("image")
+    image = filed(path, torch.rand(3, 40, 30), [[1, 2, 1]])
+    networks = [EfficientSAM("vitt", 64).eval() for _ in range(2)]
+    with torch.no_grad():
+        first, second = (inferer(image, network).as_tensor() for network in networks)
+        assert not torch.equal(first, second)
+        networks[0].load_state_dict(networks[1].state_dict())
+        assert torch.equal(inferer(image, networks[0]).as_tensor(), second)
+
+
+def test_only_so_many_slices_are_kept(tmp_path):
+    path, network, inferer = tmp_path / "a.nii", BrightnessNetwork(), PromptedSliceInferer(kept_slices=2)
+    path.write_text("image")
+    with torch.no_grad():
+        for k in (0, 1, 2, 2, 1, 0):
+            inferer(filed(path, torch.rand(3, 9, 8, 3), [[1, 2, k, 1]]), network)
+    assert len(network.encoded) == 4
+
+
+def test_only_prompted_slices_become_rgb_scaled_as_the_volume_is():
+    seen = []
+
+    def to_rgb(image):
+        seen.append((tuple(image.shape), image.meta))
+        return image.repeat(3, 1, 1)
+
+    image = MetaTensor(torch.rand(1, 9, 8, 5), meta={"percentiles": [0.0, 0.5]})
+    item = RequestPromptsd(points=[[1, 2, 3, 1]])({"image": image})
+    logits = PromptedSliceInferer(to_rgb=to_rgb)(item["image"][None], BrightnessNetwork())
+    [(shape, meta)] = seen
+    assert shape == (1, 9, 8) and meta["percentiles"] == [0.0, 0.5]
+    assert logits.shape == (1, 1, 9, 8, 5)
+
+
+def test_a_request_that_asks_for_nothing_gives_an_empty_mask():
+    item = RequestPromptsd()({"image": MetaTensor(torch.rand(3, 9, 8)), "foreground": []})
+    logits = PromptedSliceInferer()(item["image"][None], BrightnessNetwork())
+    assert logits.shape == (1, 1, 9, 8) and (logits == NOTHING).all()

@@ -109,7 +109,7 @@ def test_the_box_of_a_small_object_goes_to_its_crop_at_once():
     assert network.encoded == [(1, 3, SIDE, SIDE)]  # and never the whole image
     assert current.looks[0].crop == CROP
     expected = network.encode_image(grown(image[:, :, y0:y1, x0:x1]))
-    assert torch.equal(current.looks[0].embeddings, expected)
+    assert torch.equal(current.kept[current.looks[0].crop], expected)
     assert iou.tolist() == [PREDICTED_IOU]
     outside = torch.ones(SIZE, dtype=torch.bool)
     outside[y0:y1, x0:x1] = False
@@ -197,7 +197,9 @@ def test_a_crop_is_encoded_once_over_the_rounds_and_shown_its_mask():
     assert [asked.mask_prompt is None for asked in network.asked] == [True, False, False, False]
     for asked in network.asked[1:]:
         assert asked.points.shape[:2] == (1, 1)
-        assert torch.equal(asked.mask_prompt, network.decode_best(current.looks[0].embeddings, *before(asked))[0])
+        assert torch.equal(
+            asked.mask_prompt, network.decode_best(current.kept[current.looks[0].crop], *before(asked))[0]
+        )
 
 
 def before(asked):
