@@ -41,7 +41,7 @@ def test_each_setting_of_interaction_trains_and_validates(dataset, folder, setti
 
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_background_clicks_and_masks_are_learned_from_corrections_alone(dataset, folder, rounds):
-    settings = {**SMALL, "max_epochs": 2, "rounds": rounds, "gradient_rounds": 1}
+    settings = {**SMALL, "max_epochs": 2, "rounds": rounds, "gradient_rounds": 1, "pretrained": "none"}
     result = run_warm("training", TRAIN, **settings, dataset_dir=dataset, **places(folder))
     assert result.code == 0, result.err
     state = torch.load(folder / "models" / "model_final.pt", weights_only=True)["model"]

@@ -70,7 +70,8 @@ def test_the_log_says_which_weights_were_loaded_and_how_many_parameters_are_trai
     assert re.search(
         rf"parameters: {count[True]:,} trained \(\d+\.\d %\), {count[False]:,} frozen, {added:,} added by adapters", log
     )
-    assert f"loaded 278 tensors from {find_weights('models', 'vitt')}; 96 tensors of adapters are not in it" in log
+    weights = re.escape(find_weights("models", "vitt"))
+    assert re.search(rf"loaded \d+ tensors from {weights}; 96 tensors of adapters are not in it", log)
     assert "6 objects on 6 items of 6 images" in log
     assert "Traceback" not in log + trained[0].err
 
