@@ -32,6 +32,7 @@ class PromptedSliceInferer(Inferer):
         crop: what small objects are, for the closer look; nothing never crops.
         class_count: how many classes each prompt asks for, of a network that was trained with a mask for each; nothing
             asks for the prompted object alone.
+        mask_feedback: whether the network is shown the mask that prompts correct.
         to_rgb: turns a slice (C, X, Y) into RGB in 0..1; nothing takes the image to be that already.
         kept_slices: how many slices keep their embeddings in memory, so that a second click costs only the decoder.
             They are of one file's state and one network's weights, and go with the network.
@@ -41,10 +42,12 @@ class PromptedSliceInferer(Inferer):
         self,
         crop: SmallObjects | None = None,
         class_count: int | None = None,
+        mask_feedback: bool = True,
         to_rgb: Callable | None = None,
         kept_slices: int = 16,
     ) -> None:
         super().__init__()
+        self.mask_feedback = mask_feedback
         self.to_rgb = to_rgb
         self.kept_slices = kept_slices
         self.kept: WeakKeyDictionary[Any, OrderedDict[tuple, dict]] = WeakKeyDictionary()
@@ -108,14 +111,15 @@ class PromptedSliceInferer(Inferer):
         """Give what is kept of a slice: embeddings by crop, which its session fills."""
         if key is None or torch.is_grad_enabled():
             return {}
+        key = (*key, weights_state(network))
         with self.lock:
             slices = self.kept.setdefault(network, OrderedDict())
-            kept = slices.setdefault((*key, weights_state(network)), {})
-            slices.move_to_end((*key, weights_state(network)))
+            if len(slices.get(key, ())) > MOST_CROPS:
+                del slices[key]  # not emptied: another thread may be decoding from it
+            kept = slices.setdefault(key, {})
+            slices.move_to_end(key)
             while len(slices) > self.kept_slices:
                 slices.popitem(last=False)
-            if len(kept) > MOST_CROPS:
-                kept.clear()
             return kept
 
     def segment(
@@ -138,7 +142,7 @@ class PromptedSliceInferer(Inferer):
         classes = self.class_count or 1
         prompts = [Prompt.of(entry) for entry in entries for _ in range(classes)]
         index = None if self.class_count is None else [1 + q % classes for q in range(len(prompts))]
-        session = PromptSession(network, image, self.crop, mask_index=index, kept=kept)
+        session = PromptSession(network, image, self.crop, self.mask_feedback, index, kept)
         if previous is not None:
             # of classes, the map holds 1 to n and inner ones lie on top of outer ones; else object q is q + 1
             ids = [q % classes + 1 if index else entries[q // classes]["object"] + 1 for q in range(len(prompts))]

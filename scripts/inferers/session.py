@@ -31,8 +31,7 @@ class PromptSession:
     """Predict Q objects of one image from prompts that grow from round to round.
 
     An object that is small on the network's grid, by its box or by the first mask, is predicted again on a crop around
-    it, which is encoded once and kept; a click outside the crop widens the view. The network needs ``encode_image``,
-    ``decode_best``, ``upscale`` and ``image_size``.
+    it, which is encoded once and kept; a click outside the crop widens the view.
 
     Args:
         network: an EfficientSAM.
@@ -92,10 +91,11 @@ class PromptSession:
         prompts = [Prompt(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
         everything = list(range(len(prompts)))
         if self.crop is not None:
-            started = first and bool(self.previous)
-            self.choose_crops([q for q in everything if started or self.is_unseen(q, prompts[q])], prompts)
-            for q in everything if started and self.mask_feedback else []:
-                self.looks[q].low = self.as_logits(self.previous[q], self.looks[q].crop)
+            given = [q for q in everything if first and self.looks[q].low is not None]  # a mask tells its size
+            self.choose_crops([q for q in everything if q in given or self.is_unseen(q, prompts[q])], prompts)
+            for q in given:
+                if self.looks[q].crop is not None:
+                    self.looks[q].low = self.as_logits(self.previous[q], self.looks[q].crop)
         self.decode(everything, prompts)
         if self.crop is not None and first:  # now there is a mask to tell an object's size
             small = [q for q in everything if self.looks[q].crop is None]

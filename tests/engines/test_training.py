@@ -375,7 +375,7 @@ def run_rank(rank, folder):
 @pytest.mark.slow
 def test_two_processes_average_their_gradients_though_they_differ_in_rounds(tmp_path):
     mp.spawn(run_rank, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     module = IterativeClicks(trained_network().train(), 3, 2)
     alone = [gradients_of(copy.deepcopy(module), rank) for rank in range(2)]
     assert first.keys() == second.keys() == alone[0].keys()

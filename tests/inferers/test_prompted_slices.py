@@ -10,7 +10,9 @@ from monai.data import MetaTensor
 
 from scripts.crops import SmallObjects
 from scripts.inferers import PromptedSliceInferer
+from scripts.inferers.prompted_slices import MOST_CROPS
 from scripts.networks import EfficientSAM
+from scripts.prompts import PREVIOUS_KEY
 from scripts.transforms import RequestPromptsd
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 
@@ -205,3 +207,28 @@ def test_a_request_that_asks_for_nothing_gives_an_empty_mask():
     item = RequestPromptsd()({"image": MetaTensor(torch.rand(3, 9, 8)), "foreground": []})
     logits = PromptedSliceInferer()(item["image"][None], BrightnessNetwork())
     assert logits.shape == (1, 1, 9, 8) and (logits == NOTHING).all()
+
+
+@pytest.mark.parametrize("mask_feedback", [True, False])
+def test_the_mask_to_correct_is_shown_to_a_network_that_was_trained_to_see_it(mask_feedback):
+    seen = []
+
+    class Network(BrightnessNetwork):
+        def decode_best(self, embeddings, points, labels, size, mask_prompt=None, mask_index=None):
+            seen.append(mask_prompt)
+            return super().decode_best(embeddings, points, labels, size)
+
+    image = MetaTensor(torch.rand(3, 9, 8), meta={PREVIOUS_KEY: torch.eye(9, 8, dtype=torch.int32)})
+    item = RequestPromptsd(points=[[1, 1, 1]])({"image": image})
+    PromptedSliceInferer(mask_feedback=mask_feedback)(item["image"][None], Network())
+    assert (seen[0] is not None) == mask_feedback
+
+
+def test_a_slice_with_too_many_crops_starts_anew_and_leaves_them_to_who_has_them(tmp_path):
+    path, network, inferer = tmp_path / "a.png", BrightnessNetwork(), PromptedSliceInferer()
+    path.write_text("image")
+    with torch.no_grad():
+        first = inferer.kept_of(network, (str(path), 0))
+        first.update({(k, 0, k + 1, 1): torch.zeros(1) for k in range(MOST_CROPS + 1)})
+        assert inferer.kept_of(network, (str(path), 0)) == {}
+    assert len(first) == MOST_CROPS + 1

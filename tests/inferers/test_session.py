@@ -407,3 +407,4 @@ def test_no_mask_is_shown_where_there_is_none_or_the_network_knows_none(settings
     current.go_on([given(*LARGE) if settings else given(0, 0, 0, 0)])
     current.predict([clicks((50, 50))])
     assert network.asked[0].mask_prompt is None
+    assert network.encoded == [(1, 3, *SIZE)]  # looks at the whole image first, as without a mask

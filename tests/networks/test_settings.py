@@ -20,21 +20,6 @@ from scripts.networks import (
 from tests.networks.recipe import recipe_images, recipe_state, upstream_state
 
 
-@pytest.fixture
-def save(tmp_path):
-    """Save a checkpoint, and remove the megabytes afterwards."""
-    paths = []
-
-    def write(checkpoint, name="model.pt"):
-        paths.append(tmp_path / name)
-        torch.save(checkpoint, paths[-1])
-        return paths[-1]
-
-    yield write
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
 def saved(settings):
     """Give what a run saves, with the recipe's weights."""
     network = build_network(settings)

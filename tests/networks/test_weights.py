@@ -46,21 +46,6 @@ def states():
     return {**states, "upstream": upstream_state(kinds["vitt"])}
 
 
-@pytest.fixture
-def save(tmp_path):
-    """Save a checkpoint, and remove the megabytes afterwards."""
-    paths = []
-
-    def write(checkpoint, name="weights.pt"):
-        paths.append(tmp_path / name)
-        torch.save(checkpoint, paths[-1])
-        return paths[-1]
-
-    yield write
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
 def in_msa_form(state, image_size=64):
     """Rename as Medical-SAM-Adapter does, with its unused tables of zeros and depth adapters."""
     renamed = {}
