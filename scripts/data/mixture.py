@@ -35,9 +35,26 @@ def mixture_datalist(
     Raises:
         InputError: when the mixture is empty, has a key that is not known, names a set twice or has a bad weight.
     """
+    check_mixture(mixture)
+    lists: Datalist = {"training": [], "validation": []}
+    for part in mixture or []:
+        own = {key: part[key] for key in ("classes", "intensity_range", "components") if part.get(key) is not None}
+        found = find_datalist(part["dataset_dir"], cache_dir, val_fraction, seed)
+        order = np.random.RandomState(seed).permutation(len(found["validation"]))
+        own["set"] = set_name(part)
+        lists["training"] += [{**pair, **own} for pair in found["training"]]
+        lists["validation"] += [{**found["validation"][i], **own} for i in order[:val_images]]
+    return lists
+
+
+def check_mixture(mixture: Sequence[Mapping[str, Any]] | None) -> None:
+    """Refuse a mixture that is empty, has a key that is not known, names a set twice or has a bad weight.
+
+    Raises:
+        InputError: when it does.
+    """
     if not mixture:
         raise InputError("give the data sets to pretrain on: mixture is a list of {dataset_dir: ..., weight: ...}")
-    lists: Datalist = {"training": [], "validation": []}
     names: list[str] = []
     for part in mixture:
         unknown = set(part) - KEYS
@@ -48,12 +65,6 @@ def mixture_datalist(
             raise InputError(f"two parts of the mixture are called {names[-1]}: give one a name")
         if not part.get("weight", 1) > 0:
             raise InputError(f"the weight of {names[-1]} in the mixture is above 0, got {part['weight']}")
-        own = {key: part[key] for key in ("classes", "intensity_range", "components") if part.get(key) is not None}
-        found = find_datalist(part["dataset_dir"], cache_dir, val_fraction, seed)
-        order = np.random.RandomState(seed).permutation(len(found["validation"]))
-        lists["training"] += [{**pair, **own, "set": names[-1]} for pair in found["training"]]
-        lists["validation"] += [{**found["validation"][i], **own, "set": names[-1]} for i in order[:val_images]]
-    return lists
 
 
 def set_name(part: Mapping[str, Any]) -> str:

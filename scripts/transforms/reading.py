@@ -16,6 +16,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.transforms import LoadImage, MapTransform
+from monai.utils import optional_import
 from PIL import Image
 
 from ..errors import InputError
@@ -78,7 +79,9 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
         super().__init__(keys)
         self._loader = LoadImage(dtype=None, image_only=True, ensure_channel_first=True)
         # the last one that knows a file's suffix reads it, whatever other packages for NRRD or DICOM are installed
-        self._loader.readers = [ITKReader(), NiftiReader(), PictureReader(keep_palette=label)]
+        self._loader.readers = [NiftiReader(), PictureReader(keep_palette=label)]
+        if optional_import("itk")[1]:  # a machine that only trains may do without
+            self._loader.readers.insert(0, ITKReader())
         self.label = label
         self.last: tuple[tuple, MetaTensor] | None = None
 
