@@ -3,8 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 ARGS ?=
+# of make label
+LABEL_VENV ?= .venv-label
+HOST ?= 127.0.0.1
+PORT ?= 8000
+STUDIES ?=
+LABELS ?=
+# MONAI Label needs Python 3.11; with another one its tests are skipped
+LABEL_TESTS = $(if $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info[:2] == (3, 11)))'),label-setup)
 
-.PHONY: setup train test lint format clean
+.PHONY: setup train test lint format clean label label-setup
 
 setup: $(VENV)/installed
 
@@ -20,7 +28,7 @@ train: setup
 	$(RUN) monai.bundle run inferring --config_file configs/inference.yaml
 	@echo "model: models/model.pt   metrics: eval/metrics.json   overlays: eval/predictions   tensorboard --logdir eval/tensorboard"
 
-test: setup lint
+test: setup lint $(LABEL_TESTS)
 	$(RUN) pytest
 	$(RUN) pytest -m slow
 
@@ -28,6 +36,20 @@ lint: setup
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+
+# serve the bundle to 3D Slicer and browsers: make label STUDIES=/data/mine (a folder of images, or a DICOMweb address)
+label: label-setup
+	@test -n "$(STUDIES)" || { echo "error: give a folder of images: make label STUDIES=/data/mine" >&2; exit 2; }
+	. $(LABEL_VENV)/bin/activate && MONAI_LABEL_PRELOAD=false monailabel start_server --app apps/label --studies "$(STUDIES)" --host $(HOST) \
+	  --port $(PORT) --conf address http://$(HOST):$(PORT) $(if $(LABELS),--conf labels "$(LABELS)")
+
+label-setup: $(LABEL_VENV)/installed
+
+$(LABEL_VENV)/installed: requirements-label.txt apps/label/environment.py $(VENV)/installed
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_VENV)/bin/pip install --disable-pip-version-check --no-deps -r requirements-label.txt
+	$(LABEL_VENV)/bin/python apps/label/environment.py $(VENV)
+	touch $@
 
 format: setup
 	$(RUN) ruff check --fix .

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import InputError
 from .prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, TOP_LEFT, Entry
 
 KEYS = ("foreground", "background", "roi")  # an item with one of these is a request
@@ -33,6 +34,9 @@ def read_request(request: Mapping[Any, Any], shape: Sequence[int]) -> list[Entry
     Returns:
         Entries as of :func:`scripts.prompts.read_prompts`, none where nothing is asked. A slice with background clicks
         alone asks for nothing.
+
+    Raises:
+        InputError: when clicks are not a list.
     """
     depth = shape[2] if len(shape) > 2 else 1
     shown = _index(request.get("slice"))
@@ -74,7 +78,10 @@ def _read_clicks(request: Mapping, shape: Sequence[int], shown: int) -> dict[int
     depth = shape[2] if len(shape) > 2 else 1
     clicks: dict[int, list[tuple[list[float], int]]] = {}
     for key, label in (("foreground", FOREGROUND), ("background", BACKGROUND)):
-        for point in request.get(key) or []:
+        points = request.get(key) or []
+        if not isinstance(points, (list, tuple)):
+            raise InputError(f"{key} is a list of indices [i, j, k], got {points!r}")
+        for point in points:
             index = _indices(point)
             if len(index) < 2:
                 continue

@@ -84,7 +84,9 @@ class PromptedSliceInferer(Inferer):
             previous = previous.reshape(volume.shape[2:])
         objects, classes = 1 + max((entry["object"] for entry in entries), default=0), self.class_count or 1
         source = file_state(inputs)
-        logits = torch.full((1, objects * classes, *volume.shape[2:]), NOTHING, device=volume.device)
+        # a slice lies together in memory, as files and viewers have it: what is done with masks later is faster
+        across = torch.full((1, objects * classes, *reversed(volume.shape[2:])), NOTHING, device=volume.device)
+        logits = across.permute(0, 1, 4, 3, 2)
         for k in sorted({entry["slice"] for entry in entries}):
             on_slice = [entry for entry in entries if entry["slice"] == k]
             before = None if previous is None else upright(previous[..., k])

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training from the client: what it makes, what it leaves alone, and a server that is killed meanwhile."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts.networks import build_network, load_weights
+from scripts.networks.settings import Settings
+from tests.e2e.bundle import ROOT
+from tests.label.server import Server, copy_bundle, require_environment, wait_for
+from tests.label.studies import make_lesions
+
+pytestmark = pytest.mark.slow
+
+BASE = ROOT / "models" / "efficient_sam_vitt_base.pth"
+CLICK = {"foreground": [[20, 24, 0]]}
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server on six pictures, whose weights are a fine-tune of a smaller network than configs/train.yaml asks for."""
+    require_environment()
+    make_lesions(tmp_path / "studies", 6)
+    root = copy_bundle(tmp_path)
+    settings = Settings(image_size=128, adapters={"kind": "bottleneck", "ratio": 0.5})
+    torch.manual_seed(0)
+    network = load_weights(build_network(settings), BASE)
+    torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, root / "models" / "model.pt")
+    server = Server(root, str(tmp_path / "studies")).start()
+    yield server
+    server.stop()
+    shutil.rmtree(tmp_path)
+
+
+def save_labels(server, tmp_path, count, second_class=False):
+    for n in range(count):
+        image = np.asarray(Image.open(f"{server.studies}/lesion_{n}.png"))
+        label = (image > 120).astype(np.uint8)
+        if second_class:
+            label[:10, :10] = 2
+        Image.fromarray(label).save(tmp_path / "label.png")
+        assert server.client.save_label(f"lesion_{n}", str(tmp_path / "label.png"))["label"] == f"lesion_{n}"
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_training_serves_its_weights_and_keeps_those_before(server, tmp_path):
+    models = server.root / "models"
+    failed = server.train()
+    assert failed["status"] == "ERROR" and "no image has a saved label yet" in " ".join(failed["details"])
+    before, old = server.infer("lesion_5", **CLICK)[0], digest(models / "model.pt")
+
+    save_labels(server, tmp_path, 5, second_class=True)
+    assert server.train(max_epochs=2)["status"] == "DONE", server.log[-3000:]
+    assert digest(models / "model.pt") != old == digest(models / "previous.pth")
+    assert digest(models / BASE.name) == digest(BASE)
+    new = torch.load(models / "model.pt", weights_only=True)["settings"]
+    assert (new["image_size"], new["adapters"]["ratio"]) == (128, 0.5)
+    assert sorted(path.name for path in (models / "label_runs").iterdir()) == ["train_stats.json"]
+
+    after, _, _ = server.infer("lesion_5", **CLICK)
+    assert after.any() and (after != before).any()
+    stats = server.client.info()["train_stats"]["efficientsam"]
+    assert (stats["epoch"], stats["total_epochs"]) == (2, 2) and 0 < stats["best_metric"] <= 1
+    assert stats["eval"]["key_metric_name"] == "dice/click_1" and stats["total_time"]
+
+
+def test_one_label_is_enough_whatever_the_run_id(server, tmp_path):
+    save_labels(server, tmp_path, 1)
+    old = digest(server.root / "models" / "model.pt")
+    assert server.train(val_split=0, run_id="run")["status"] == "DONE", server.log[-3000:]
+    assert digest(server.root / "models" / "model.pt") != old
+    assert server.client.info()["train_stats"]["efficientsam"]["best_metric"] >= 0
+
+
+def test_a_server_killed_while_it_trains_loses_nothing(server, tmp_path):
+    models = server.root / "models"
+    save_labels(server, tmp_path, 4)
+    old = digest(models / "model.pt")
+    server.client.train_start("efficientsam", {"max_epochs": 50, "val_split": 0.25, "device": "cpu"})
+    wait_for(lambda: server.client.info()["train_stats"]["efficientsam"].get("epoch", 0) >= 1)
+    server.stop()
+    assert digest(models / "model.pt") == old
+
+    server.start()
+    assert server.client.info()["datastore"]["completed"] == 4
+    assert server.infer("lesion_5", **CLICK)[0].any()
+    assert server.train()["status"] == "DONE"
+    assert sorted(path.name for path in (models / "label_runs").iterdir()) == ["train_stats.json"]
