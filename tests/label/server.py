@@ -55,11 +55,11 @@ class Server:
     conf: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
-    def start(self):
+    def start(self, port=None):
         import client  # of the plugin
 
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind(("127.0.0.1", port or 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         conf = [word for key, value in {"address": self.url, **self.conf}.items() for word in ("--conf", key, value)]

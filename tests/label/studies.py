@@ -6,7 +6,7 @@ import numpy as np
 from tests.files import write_nifti, write_picture
 
 # voxels of 1 x 1 x 3 mm; x runs to the left and y to the front, as many scanners have it
-FLIPPED = np.array([[-1.0, 0, 0, 40], [0, -1, 0, 30], [0, 0, 3, -9], [0, 0, 0, 1]])
+FLIPPED = np.array([[-1.0, 0, 0, 40], [0, -1, 0, 30], [0, 0, 3, 33], [0, 0, 0, 1]])
 
 
 def blob(shape, centre, radius, seed=0):

@@ -2,7 +2,6 @@
 """Clicks and boxes through a real server, as 3D Slicer, CVAT and OHIF send them."""
 
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import itk
@@ -16,34 +15,12 @@ from PIL import Image
 from scripts.networks import build_network, load_weights
 from scripts.networks.settings import Settings
 from tests.e2e.bundle import ROOT, run_warm
-from tests.label.server import Server, copy_bundle, dice, require_environment
-from tests.label.studies import PICTURES, VOLUMES, make_studies
+from tests.label.server import dice
+from tests.label.studies import PICTURES, VOLUMES
 
 pytestmark = pytest.mark.slow
 
 BASE = ROOT / "models" / "efficient_sam_vitt_base.pth"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """A server of the base weights on a folder of volumes and pictures, and the truth of each."""
-    require_environment()
-    folder = tmp_path_factory.mktemp("label")
-    truths = make_studies(folder / "studies")
-    server = Server(copy_bundle(folder), str(folder / "studies"), {"labels": "lesion, vessel"}).start()
-    yield server, truths
-    server.stop()
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def server(served):
-    return served[0]
-
-
-@pytest.fixture
-def truths(served):
-    return served[1]
 
 
 def box_of(truth, k):
