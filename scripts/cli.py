@@ -4,6 +4,7 @@
 import ast
 import difflib
 import inspect
+import math
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -18,6 +19,37 @@ TRACKING_SETTINGS = {
     "run_name",
     "save_execute_config",
 }  # of monai.bundle run --tracking
+
+
+NUMBERS: dict[str, tuple[type, float, float]] = {  # kind, least and most of what a user may set
+    **dict.fromkeys(("max_epochs", "batch_size", "accumulation_steps", "rounds"), (int, 1, math.inf)),
+    **dict.fromkeys(
+        ("gradient_rounds", "objects_per_image", "val_interval", "early_stop_patience"), (int, 1, math.inf)
+    ),
+    **dict.fromkeys(("num_workers", "seed"), (int, 0, 2**32 - 1)),
+    **dict.fromkeys(("warmup_fraction", "box_jitter", "whole_prob", "crop_prob", "cache_rate"), (float, 0, 1)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "gradient_norm"), (float, 0, math.inf)),
+}
+
+
+def check_numbers(**settings: object) -> None:
+    """Refuse numbers that cannot be meant.
+
+    Args:
+        settings: by name; those that :data:`NUMBERS` does not know are left alone.
+
+    Raises:
+        InputError: when one is no number, not whole where it counts, or out of its range.
+    """
+    for name, value in settings.items():
+        if name not in NUMBERS:
+            continue
+        kind, low, high = NUMBERS[name]
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:  # type: ignore[operator]
+            what = "a whole number" if kind is int else "a number"
+            most = f"from {low} on" if high in (math.inf, 2**32 - 1) else f"from {low} to {high}"
+            raise InputError(f"{name} is {what} {most}, got {value!r}")
 
 
 def show_errors() -> None:
@@ -97,4 +129,14 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
             print(f"error: {cause}", file=sys.stderr)
             return
         cause = cause.__cause__ or cause.__context__
-    sys.__excepthook__(kind, error, traceback)
+    innermost = error
+    while innermost.__cause__ or innermost.__context__:
+        innermost = innermost.__cause__ or innermost.__context__  # type: ignore[assignment]
+    if isinstance(error, KeyboardInterrupt):
+        print("error: stopped by Ctrl-C; --resume_path last.pth goes on with a training", file=sys.stderr)
+    elif isinstance(innermost, OSError) and innermost.strerror:  # no space, no permission, a name too long
+        print(f"error: {innermost.strerror}: {innermost.filename or 'while writing'}", file=sys.stderr)
+    elif "CUDA" in str(innermost) and isinstance(innermost, (AssertionError, RuntimeError)):
+        print(f"error: {str(innermost).splitlines()[0]}: choose another --device, or a smaller batch", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)

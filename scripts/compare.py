@@ -28,16 +28,7 @@ TITLES = {"vitt": "EfficientSAM-Ti", "vits": "EfficientSAM-S"}
 
 
 def load_network(backbone: str, path: str, image_size: int | None) -> EfficientSAM:
-    """Build a network and load its weights, which must exist: random masks compare nothing.
-
-    Raises:
-        InputError: when there are none.
-    """
-    if path == "none":
-        raise InputError(
-            f"no weights of {TITLES[backbone]}: give --{backbone} PATH, or fetch upstream's by "
-            "python -m monai.bundle download_large_files --bundle_path ."
-        )
+    """Build the network that a checkpoint describes, and load it."""
     settings = read_settings(path, backbone=backbone, image_size=image_size)
     return load_weights(build_network(settings), path).eval()
 

@@ -77,7 +77,7 @@ def overlay(
     points, point_labels = _check_prompts(points, point_labels)
 
     height, width = array.shape[:2]
-    zoom = max(1.0, min_side / min(height, width))
+    zoom = max(1.0, min(min_side / min(height, width), 4 * min_side / max(height, width)))  # a strip stays a strip
     size = (round(width * zoom), round(height * zoom))
     canvas = np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
     masks = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]

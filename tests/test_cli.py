@@ -213,3 +213,38 @@ except InputError as error:
     lines = result.stderr.splitlines()
     assert [lines[0], lines[-1]] == [shown[0], shown[-1]]
     assert (len(lines) == 1) == (len(shown) == 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"max_epochs": "abc"}, "max_epochs is a whole number from 1 on, got 'abc'"),
+        ({"max_epochs": 1.5}, "max_epochs is a whole number from 1 on, got 1.5"),
+        ({"batch_size": 0}, "batch_size is a whole number from 1 on, got 0"),
+        ({"warmup_fraction": 5}, "warmup_fraction is a number from 0 to 1, got 5"),
+        ({"box_jitter": -3}, "box_jitter is a number from 0 to 1, got -3"),
+        ({"learning_rate": True}, "learning_rate is a number from 0 on, got True"),
+        ({"learning_rate": float("nan")}, "learning_rate is a number from 0 on, got nan"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(setting, says):
+    with pytest.raises(InputError, match=f"^{says}$"):
+        cli.check_numbers(**setting)
+
+
+def test_numbers_that_can_be_meant_are_taken():
+    cli.check_numbers(max_epochs=1, warmup_fraction=0, box_jitter=1.0, seed=0, learning_rate=1e-4, image_size="any")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KeyboardInterrupt(), "error: stopped by Ctrl-C"),
+        (OSError(28, "No space left on device", "/full/model.pt"), "error: No space left on device: /full/model.pt"),
+        (OSError(36, "File name too long"), "error: File name too long: while writing"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "CUDA enabled: choose another --device"),
+    ],
+)
+def test_what_is_no_fault_of_the_bundle_is_one_line_too(capsys, error, says):
+    cli._show(type(error), error, None)
+    assert says in capsys.readouterr().err

@@ -218,3 +218,8 @@ def test_long_title_does_not_run_into_its_neighbour():
 def test_panels_refuse(images, titles, columns, message):
     with pytest.raises(ValueError, match=message):
         panels(images, titles, columns=columns)
+
+
+def test_a_strip_is_not_enlarged_without_limit():
+    height, width, _ = overlay(np.zeros((1, 300, 3), np.uint8)).shape
+    assert (height, width) == (7, 2048)

@@ -37,6 +37,7 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
         sample = make_sample(Path(cache_dir) / "sample")
         logger.info(f"no dataset_dir given: using the built-in sample of made-up lesions at {sample}")
         return decathlon_datalist(str(sample), val_fraction, seed)
+    dataset_dir = str(dataset_dir)  # a folder named 2017 comes as a number
     root = existing_folder(dataset_dir)
     if any((root / name).is_file() for name in ("datalist.json", "dataset.json")):
         return decathlon_datalist(dataset_dir, val_fraction, seed)

@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images to predict on: one file, a folder, or a list, where a bad one does not stop the others."""
 
+import difflib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.data import DataLoader
+from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
+from ..prompts import box_prompt, click_prompt
 from .datalists import find_datalist
 from .listing import IMAGE_SUFFIXES, image_suffix
 
 logger = logging.getLogger(__name__)
 
+KNOWN = ("image", "points", "boxes", "slice", "mask")  # of an item of a list
+PASSED_OVER = ("label", "name")  # of lists that serve training as well
 PROBLEM = "problem"  # key of the sentence that stands for an item that failed
 
 
@@ -24,7 +30,8 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
 
     Args:
         path: an image; a folder of images; a JSON list of items like ``{"image": "a.png", "points": [[x, y, 1]]}`` (or
-            plain paths), relative to the file; nothing takes the validation images of the built-in sample.
+            plain paths), relative to the file; nothing takes the built-in sample's, with
+            prompts from their labels.
         cache_dir: where the sample is kept.
 
     Returns:
@@ -34,7 +41,8 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
         InputError: when the path does not exist or holds no images.
     """
     if not path:
-        items: list[dict] = [{"image": pair["image"]} for pair in find_datalist(None, cache_dir)["validation"]]
+        sample = find_datalist(None, cache_dir)["validation"]
+        items: list[dict] = [{"image": pair["image"], **_ask(str(pair["label"]), i)} for i, pair in enumerate(sample)]
     elif Path(path).suffix.lower() == ".json":
         items = _read_list(Path(path))
     elif Path(path).is_dir():
@@ -129,9 +137,24 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     items = [{"image": item} if isinstance(item, str) else item for item in listed]
     if not items or not all(isinstance(item, dict) and isinstance(item.get("image"), str) for item in items):
         raise InputError(f'{path} lists no images: expected [{{"image": "a.png", "points": [[x, y, 1]]}}, ...]')
+    for item in items:
+        unknown = sorted(set(item) - {*KNOWN, *PASSED_OVER})
+        if unknown:
+            nearest = difflib.get_close_matches(unknown[0], KNOWN, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(KNOWN)}"
+            raise InputError(f"{path}: an item has {unknown[0]}, which nothing reads: {hint}")
     known = ("points", "boxes", "slice")
     files = [{key: str(path.parent / item[key]) for key in ("image", "mask") if item.get(key)} for item in items]
     return [{**{k: item[k] for k in known if k in item}, **paths} for item, paths in zip(items, files)]
+
+
+def _ask(label: str, index: int) -> dict[str, Any]:
+    """Ask for each object of the sample's label, by a click on every second image and by a box on the others."""
+    ids = np.asarray(Image.open(label))
+    masks, rng = [ids == value for value in np.unique(ids[ids > 0])], np.random.RandomState(index)
+    if index % 2:
+        return {"boxes": [box_prompt(mask, rng).points.ravel().tolist() for mask in masks]}
+    return {"points": [[[*click_prompt(mask, rng).points[0].tolist(), 1]] for mask in masks]}
 
 
 def _name_uniquely(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

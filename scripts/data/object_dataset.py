@@ -16,20 +16,21 @@ from monai.data import CacheDataset
 
 from ..cases import WHOLE, read_case, write_case
 from ..errors import InputError
+from ..transforms.grids import on_grid_of
 from ..transforms.reading import LoadCheckedImaged, label_values, spatial_shape
 from .listing import Label, Pair
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 
 class ObjectDataset(CacheDataset):
     """List the objects of images and labels, checked once, and load them one item at a time.
 
-    Pairs that cannot be used (missing, unreadable, of different size, empty label, NaN) are reported by name and left
-    out. What the check found is kept in ``cache_dir`` until a file changes.
+    Pairs that cannot be used (missing, unreadable, of different size or place, empty label, NaN) are reported by name
+    and left out. What the check found is kept in ``cache_dir`` until a file changes.
 
     Args:
         data: ``{"image": path, "label": path}`` for each image or volume; or, for a label, ``[[path, ...], ...]``, for
@@ -155,7 +156,7 @@ def _check_pair(load_image: LoadCheckedImaged, load_label: LoadCheckedImaged, pa
     """Give the ids and their pixels on each slice of a label, or a sentence that says what is wrong with the pair."""
     try:
         image = load_image({"image": pair["image"]})["image"]
-        label = label_values(load_label({"label": pair["label"]})["label"])
+        label = on_grid_of(label_values(load_label({"label": pair["label"]})["label"]), image)
     except InputError as error:
         return str(error)
     if spatial_shape(image) != spatial_shape(label):

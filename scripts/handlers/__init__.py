@@ -2,7 +2,10 @@
 """Handlers that MONAI and Ignite lack."""
 
 from .checkpoints import CheckpointFile, Resume
+from .finite import StopOnNonFinite
+from .folders import RunFolders
 from .gradient_clipping import GradientClipping
+from .outcome import Outcome
 from .panels import ValidationPanels
 from .predictions import PredictionSaver
 from .report import MetricsReport
@@ -14,9 +17,12 @@ __all__ = [
     "CudaTimer",
     "GradientClipping",
     "MetricsReport",
+    "Outcome",
     "PeakMemory",
     "PredictionSaver",
     "Resume",
+    "RunFolders",
     "SeedEachEpoch",
+    "StopOnNonFinite",
     "ValidationPanels",
 ]

@@ -106,6 +106,8 @@ class Resume:
         if missing:
             raise InputError(f"cannot resume: {self.path} holds no {', '.join(missing)}; give the last.pth of a run")
         max_epochs, batches = engine.state.max_epochs, engine.state.epoch_length
+        scheduler = self.load_dict.get("lr_scheduler")
+        ends = {name: getattr(scheduler, name) for name in ("t_total", "warmup_steps") if hasattr(scheduler, name)}
         try:
             Checkpoint.load_objects(self.load_dict, checkpoint)
         except InputError as error:
@@ -124,4 +126,9 @@ class Resume:
                 f"{self.path} has {engine.state.epoch} epochs already: give a larger max_epochs than {max_epochs}"
             )
         engine.state.max_epochs = max_epochs
+        if scheduler is not None and any(getattr(scheduler, name) != value for name, value in ends.items()):
+            vars(scheduler).update(ends)  # the schedule of all epochs there are now, not of those there were
+            for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
+                group["lr"] = base * factor(scheduler.last_epoch)
+            engine.logger.info(f"the learning rate now falls until epoch {max_epochs}")
         engine.logger.info(f"resumed {self.path} after epoch {engine.state.epoch}")

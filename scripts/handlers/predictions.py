@@ -15,6 +15,7 @@ from monai.transforms import SaveImage
 from PIL import Image
 
 from ..axes import upright
+from ..errors import InputError
 from ..figures import overlay, to_uint8
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
 from ..transforms.reading import PICTURE_SUFFIXES
@@ -49,8 +50,13 @@ class PredictionSaver:
         """Save the label map (1, X, Y[, Z]), or one without a channel, of an image (C, X, Y[, Z]) under a name."""
         if labels.ndim < image.ndim:
             labels = labels.unsqueeze(0)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         source = Path(str(image.meta["filename_or_obj"]))
+        if source.resolve().parent == self.output_dir.resolve():
+            raise InputError(
+                f"output_dir {self.output_dir} is the folder of {source.name}: give another, or predictions would lie "
+                "among images and replace what has their names"
+            )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
         mask_path = self.save_mask(labels, source, name)
         entries = read_entries(labels) or []
         overlays = self.save_overlays(image, labels, entries, name)

@@ -41,14 +41,20 @@ def find_weights(folder: str | Path, backbone: str | None = None, names: tuple[s
         names: file names to prefer, best first.
 
     Returns:
-        The path of the first that exists, or ``"none"``.
+        The path of the first that exists.
+
+    Raises:
+        InputError: when none does.
     """
     backbone = backbone or "vitt"
     for name in (*names, f"efficient_sam_{backbone}.pth", f"efficient_sam_{backbone}_base.pth"):
         path = Path(folder) / name
         if path.is_file():
             return str(path)
-    return "none"
+    raise InputError(
+        f"there are no weights of {backbone} in {folder}: give a checkpoint, fetch upstream's by python -m "
+        "monai.bundle download_large_files --bundle_path . or, to train from nothing, --pretrained none"
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def added_parts(network: EfficientSAM) -> list[AddedPart]:
     return [*parts, AddedPart("background clicks and mask feedback", corrections, encoder.is_uncorrected())]
 
 
-def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
+def load_weights(network: EfficientSAM, path: str | Path, from_nothing: bool = False) -> EfficientSAM:
     """Load a checkpoint strictly, and log what was loaded.
 
     Args:
@@ -94,15 +100,19 @@ def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
         path: an upstream checkpoint (``.pt``, or zipped as upstream ships S), one of this bundle (an ``adapter.pth``
             finds its base beside it or among the bundle's), or one of Medical-SAM-Adapter; ``"none"`` keeps the network
             as it is.
+        from_nothing: whether there may be no weights, which only training can begin from.
 
     Returns:
         The same network.
 
     Raises:
-        InputError: when the file is missing, unreadable, of another backbone or model, or does not fit exactly. Only
-            what upstream has not may be missing, a whole part at a time: it starts at zero, which changes nothing.
+        InputError: when the file is missing, unreadable, of another backbone or model, holds what is no number, or does
+            not fit exactly. Only what upstream has not may be missing, a whole part at a time: it starts at zero, which
+            changes nothing.
     """
     if str(path) == "none":
+        if not from_nothing:
+            raise InputError("without weights the network would answer by random numbers: give a checkpoint")
         logger.warning("no pretrained weights: the network starts from random numbers")
         return network
     path = Path(path)
@@ -145,6 +155,8 @@ def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
                 f"{path} does not fit the network: {key} is {tuple(value.shape)} in the file and "
                 f"{tuple(own[key].shape)} in the network; give the same settings as it was trained with"
             )
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{path} is broken: {key} holds NaN or infinity; give the weights of an earlier epoch")
     network.load_state_dict({**own, **state}, strict=True)
     logger.info("; ".join([f"loaded {len(state)} tensors from {path}", *notes]))
     return network

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..axes import upright
 from ..crops import SmallObjects, mask_box
+from .grids import on_grid_of
 from .reading import label_values
 
 
 class UprightSliced(Transform):
-    """Take the slice that an item of :class:`scripts.data.ObjectDataset` names.
+    """Take the slice that an item of :class:`scripts.data.ObjectDataset` names, of the image and of its label there.
 
     Args:
         image_key: (C, X, Y[, Z]) in, (C, H, W) out.
@@ -29,7 +30,8 @@ class UprightSliced(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
-        image, label = data[self.image_key], label_values(data[self.label_key])
+        image = data[self.image_key]
+        label = on_grid_of(label_values(data[self.label_key]), image)
         # each may be a volume: a DICOM file has one slice, and its label may be a picture
         image, label = (array[..., data["slice"]] if array.ndim == 4 else array for array in (image, label))
         data[self.image_key] = upright(image)

@@ -9,6 +9,7 @@ from monai.transforms import Transform
 
 from ..errors import InputError
 from ..prompts import PREVIOUS_KEY
+from .grids import on_grid_of
 from .reading import LoadCheckedImaged, label_values, spatial_shape
 
 
@@ -22,7 +23,7 @@ class PreviousMaskd(Transform):
         mask: path of a label map of the image's size, for items that name none; nothing starts anew.
 
     Raises:
-        InputError: when the map has another size than the image.
+        InputError: when the map has another size than the image, or lies elsewhere.
     """
 
     def __init__(self, image_key: str = "image", mask: str | None = None) -> None:
@@ -35,7 +36,8 @@ class PreviousMaskd(Transform):
         path = data.pop("mask", None) or self.mask
         if path is None:
             return data
-        image, labels = data[self.image_key], label_values(self.load({"mask": path})["mask"])
+        image = data[self.image_key]
+        labels = on_grid_of(label_values(self.load({"mask": path})["mask"]), image)
         if spatial_shape(labels) != spatial_shape(image):
             sizes = [" x ".join(map(str, spatial_shape(array))) for array in (labels, image)]
             raise InputError(

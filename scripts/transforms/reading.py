@@ -17,7 +17,7 @@ from monai.config import KeysCollection
 from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import optional_import
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 from .intensity import intensity_bounds, is_picture
@@ -44,7 +44,12 @@ class PictureReader(PILReader):
         return all(str(n).lower().endswith(PICTURE_SUFFIXES) for n in names)
 
     def convert(self, picture: Image.Image) -> Image.Image:
+        pages = getattr(picture, "n_frames", 1)
+        if pages > 1:
+            name = getattr(picture, "filename", "a picture")
+            raise InputError(f"{name} has {pages} pages: give a file for each, or a volume as NIfTI")
         picture.load()  # a picture that is cut short fails here, by name
+        picture = ImageOps.exif_transpose(picture)  # as every viewer shows it
         if picture.mode in DIRECT_MODES or (self.keep_palette and picture.mode in ("P", "PA")):
             return picture
         return picture.convert(GREY_MODES.get(picture.mode, "RGB"))
@@ -54,6 +59,8 @@ class NiftiReader(NibabelReader):
     """Read NIfTI of either byte order."""
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        if len(img.shape) == 4 and img.shape[2] > 1:
+            raise InputError(f"{img.get_filename()} has {img.shape[3]} volumes: give one of them")
         array, meta = super().get_data(img)
         return array.astype(array.dtype.newbyteorder("="), copy=False), meta
 
@@ -125,6 +132,8 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
             return last[1]
         try:
             image = self._loader(str(path))
+        except InputError:
+            raise
         except Exception as error:  # each reader has its own kinds
             raise InputError(f"{path} cannot be read as an image: {_first_line(error)}") from error
         if image.ndim not in (3, 4) or 0 in image.shape:

@@ -3,6 +3,7 @@
 
 import json
 import logging
+import re
 from functools import partial
 from pathlib import Path
 
@@ -187,3 +188,16 @@ def test_items_of_one_volume_keep_prompts_of_their_own(tmp_path):
     prepared = list(InputDataset(items, PREPARE))
     entries = [json.loads(item["image"].meta["prompts"]) for item in prepared]
     assert [(entry["slice"], entry["points"]) for (entry,) in entries] == [(x, [[x, 1]]) for x in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ({"image": "a.png", "point": [[1, 2, 1]]}, "an item has point, which nothing reads: did you mean points?"),
+        ({"image": "a.png", "colour": "red"}, "an item has colour, which nothing reads: known are image, points"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(tmp_path, item, says):
+    (tmp_path / "list.json").write_text(json.dumps([item]))
+    with pytest.raises(InputError, match=re.escape(says)):
+        find_inputs(str(tmp_path / "list.json"), str(tmp_path))

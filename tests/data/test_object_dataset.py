@@ -5,6 +5,7 @@ import json
 import logging
 import os
 
+import nibabel
 import numpy as np
 import pytest
 from monai.transforms import Compose
@@ -12,6 +13,7 @@ from monai.transforms import Compose
 from scripts.cases import WHOLE
 from scripts.data import ObjectDataset, object_dataset
 from scripts.errors import InputError
+from scripts.transforms import UprightSliced
 from scripts.transforms.reading import LoadCheckedImaged
 from tests.files import write_dicom, write_nifti, write_picture
 
@@ -338,3 +340,28 @@ def test_cache_rate_keeps_loaded_items_in_memory(tmp_path, reads, rate, again):
     for i in range(2):
         np.testing.assert_array_equal(dataset[i]["image"][0].T, IMAGE)
     assert len(reads) == again
+
+
+def test_a_label_in_another_order_of_axes_is_read_in_its_place_and_one_that_lies_elsewhere_is_left_out(
+    tmp_path, listed, caplog
+):
+    affine = np.diag([2.0, 2, 5, 1])
+    label = np.zeros((5, 6, 4), np.uint8)
+    label[3, 1, 2] = 1
+    image = np.random.default_rng(0).integers(0, 999, label.shape).astype(np.int16)
+    turned = nibabel.Nifti1Image(label, affine).as_reoriented([[2, -1], [0, 1], [1, -1]])
+    data = [
+        {
+            "image": str(write_nifti(tmp_path / f"{name}_image.nii.gz", image, affine)),
+            "label": str(write_nifti(tmp_path / f"{name}_label.nii.gz", np.asarray(array), of_label)),
+        }
+        for name, array, of_label in (
+            ("turned", turned.dataobj, turned.affine),
+            ("elsewhere", label, np.array([[2.0, 0, 0, 4], [0, 2, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]])),
+        )
+    ]
+    items = listed(data)
+    assert found(items) == [("turned_image.nii.gz", 2, [[1]])]
+    assert "elsewhere_image.nii.gz and its label" in caplog.text and "lie differently in space" in caplog.text
+    loaded = Compose([LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True), UprightSliced()])(items[0])
+    assert np.argwhere(loaded["label"][0].numpy()).tolist() == [[1, 3]]  # (row, column) is (y, x)

@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
+from monai.optimizers import WarmupCosineSchedule
 
 from scripts.errors import InputError
 from scripts.handlers import CheckpointFile, Resume
@@ -275,3 +276,27 @@ def test_what_cannot_be_resumed_is_refused_in_one_sentence(tmp_path, saved, spoi
     with pytest.raises(InputError, match=f"^{message}") as refused:
         Run(tmp_path, **{"max_epochs": 4, **settings}, resume_path=saved).run()
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_finished_run_with_more_epochs_gets_a_schedule_of_all_of_them(tmp_path):
+    def make(max_epochs):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = WarmupCosineSchedule(optimizer, warmup_steps=1, t_total=max_epochs * 5)
+        trainer = Engine(lambda engine, batch: (optimizer.step(), scheduler.step()))
+        trainer.state.max_epochs, trainer.state.epoch_length = max_epochs, 5
+        return trainer, {"optimizer": optimizer, "lr_scheduler": scheduler, "trainer": trainer}
+
+    trainer, state = make(2)
+    trainer.run(range(5), max_epochs=2)
+    path = tmp_path / "last.pth"
+    torch.save({name: value.state_dict() for name, value in state.items()}, path)
+    assert state["optimizer"].param_groups[0]["lr"] == pytest.approx(0)
+
+    again, state = make(4)
+    Resume(str(path), state).attach(again)
+    whole, expected = make(4)
+    whole.run(range(5), max_epochs=2)
+    rates = lambda state: state["optimizer"].param_groups[0]["lr"]  # noqa: E731
+    assert rates(state) == pytest.approx(rates(expected)) and rates(state) > 0.3
+    again.run(range(5), max_epochs=4)
+    assert rates(state) == pytest.approx(0, abs=1e-9)

@@ -173,9 +173,19 @@ def test_older_weights_saved_at_another_image_size_load_with_a_warning(states, s
 def test_none_keeps_the_network_and_warns(caplog):
     network = build()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert load_weights(network, "none") is network
+    assert load_weights(network, "none", from_nothing=True) is network
     equal(network.state_dict(), before)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with pytest.raises(InputError, match="random numbers"):
+        load_weights(network, "none")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(save, states, value):
+    state = {name: tensor.clone() for name, tensor in states["vitt"].items()}
+    state["image_encoder.pos_embed"][0, 3, 5] = value
+    with pytest.raises(InputError, match="pos_embed holds NaN or infinity"):
+        load_weights(build(), save({"model": state}))
 
 
 def without(state, *names):
@@ -401,9 +411,14 @@ def test_missing_file_is_refused_and_the_download_named(tmp_path, name):
 def test_best_weights_present_are_found(tmp_path, present, backbone, names, found):
     for name in present:
         (tmp_path / name).touch()
-    assert find_weights(tmp_path, backbone, names) == ("none" if found is None else str(tmp_path / found))
+    if found is None:
+        with pytest.raises(InputError, match=f"no weights of {backbone}"):
+            find_weights(tmp_path, backbone, names)
+    else:
+        assert find_weights(tmp_path, backbone, names) == str(tmp_path / found)
 
 
 def test_a_folder_of_that_name_is_no_weights(tmp_path):
     (tmp_path / "efficient_sam_vitt.pth").mkdir()
-    assert find_weights(str(tmp_path), "vitt") == "none"
+    with pytest.raises(InputError, match="no weights of vitt"):
+        find_weights(str(tmp_path), "vitt")

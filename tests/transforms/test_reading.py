@@ -335,7 +335,7 @@ def with_bad_pixels(*values):
             "1 pixels that are NaN",
             id="nan-in-a-picture",
         ),
-        pytest.param("a.nii", lambda p: write_nifti(p, noise(4, 5, 6, 5)), "5 channels", id="too-many-channels"),
+        pytest.param("a.nii", lambda p: write_nifti(p, noise(4, 5, 6, 5)), "5 volumes", id="four-axes"),
         pytest.param(
             "a.nii", lambda p: write_nifti(p, noise(4, 5, 6, 2, 3)), "not an image or a volume", id="five-axes"
         ),
@@ -387,3 +387,35 @@ def test_an_items_own_intensity_range_goes_before_the_given_one():
     assert "intensity_range" not in data
     assert data["image"][0].tolist() == [[0, 0.5], [1, 1]]
     assert ToRGBd("image", (0, 40))({"image": image})["image"][0].tolist() == [[0, 0.25], [0.5, 1]]
+
+
+def test_a_photo_is_read_as_viewers_show_it(tmp_path):
+    rows = np.zeros((6, 10, 3), np.uint8)
+    rows[:3] = 240  # the upper half, as the sensor has it
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right by 90 degrees
+    Image.fromarray(rows).save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    image = LoadCheckedImaged("image")({"image": tmp_path / "photo.jpg"})["image"]
+    assert image.shape == (3, 6, 10)  # (C, X, Y) of a picture 6 wide and 10 high
+    assert image[0, 4:].float().mean() > 200 and image[0, :2].float().mean() < 40
+
+
+def test_a_tiff_of_many_pages_is_refused_and_not_cut_to_the_first(tmp_path):
+    pages = [Image.fromarray(noise(6, 5)) for _ in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=r"stack\.tif has 3 pages: give a file for each"):
+        LoadCheckedImaged("image")({"image": tmp_path / "stack.tif"})
+
+
+@pytest.mark.parametrize("volumes", [2, 3, 4])
+def test_a_nifti_of_several_volumes_is_not_taken_for_colours(tmp_path, volumes):
+    path = write_nifti(tmp_path / "bold.nii.gz", noise(4, 5, 6, volumes))
+    with pytest.raises(InputError, match=f"bold.nii.gz has {volumes} volumes"):
+        LoadCheckedImaged("image")({"image": path})
+
+
+def test_without_itk_pictures_and_nifti_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.transforms.reading.optional_import", lambda name: (None, False))
+    load = LoadCheckedImaged("image")
+    assert load({"image": write_nifti(tmp_path / "a.nii", noise(4, 5, 6))})["image"].shape == (1, 4, 5, 6)
+    assert load({"image": write_picture(tmp_path / "a.png", noise(4, 5))})["image"].shape == (1, 5, 4)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of a run: for itself alone, tidied, and what lay there kept."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from ignite.engine import Engine
+
+from scripts.errors import InputError
+from scripts.handlers import RunFolders
+
+HOLD = (
+    "import sys, time; from ignite.engine import Engine; from scripts.handlers import RunFolders;"
+    "f = RunFolders([sys.argv[1]], True); f.attach(Engine(lambda e, b: None)); print('held', flush=True);"
+    "time.sleep(60)"
+)
+
+
+def take(*folders, fresh=True):
+    folders = RunFolders([str(folder) for folder in folders], fresh)
+    folders.attach(Engine(lambda engine, batch: None))
+    return folders
+
+
+def test_a_second_run_is_refused_until_the_first_has_ended_even_by_a_kill(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "models")], stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    try:
+        with pytest.raises(InputError, match=r"another run writes to .*models: wait for it"):
+            take(tmp_path / "models", tmp_path / "eval")
+    finally:
+        other.kill()
+        other.wait()
+    take(tmp_path / "models", tmp_path / "eval")
+
+
+def test_the_same_folder_for_both_is_no_second_run(tmp_path):
+    assert len(take(tmp_path, tmp_path).locks) == 1
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_model_of_an_earlier_run_is_kept_by_a_fresh_one(tmp_path, fresh):
+    (tmp_path / "model.pt").write_text("earlier")
+    take(tmp_path, fresh=fresh)
+    assert (tmp_path / "previous.pth").exists() == fresh
+    assert not fresh or (tmp_path / "previous.pth").read_text() == "earlier"
+
+
+def test_what_a_save_left_that_was_cut_off_is_removed(tmp_path):
+    for name in ("tmpab12cd_9", "tmpkeep.txt", "template", "model.pt"):
+        (tmp_path / name).write_text("")
+    take(tmp_path, fresh=False)
+    assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["model.pt", "template", "tmpkeep.txt"]
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written to"):
+        take(tmp_path / "file" / "models")
