@@ -24,8 +24,8 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
     """List a data set of any known layout, or the built-in sample when none is given.
 
     Args:
-        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, with ``images/`` and ``labels/``, or in the
-            layout of the ISIC or the REFUGE challenge; nothing makes the sample.
+        dataset_dir: a folder with ``datalist.json`` or ``dataset.json``, such a file of any name, a folder with
+            ``images/`` and ``labels/``, or in the layout of the ISIC or the REFUGE challenge; nothing makes the sample.
         cache_dir: where the sample is kept.
         val_fraction: share of a folder without a split of its own that validates.
         seed: of that split.
@@ -38,6 +38,8 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
         logger.info(f"no dataset_dir given: using the built-in sample of made-up lesions at {sample}")
         return decathlon_datalist(str(sample), val_fraction, seed)
     dataset_dir = str(dataset_dir)  # a folder named 2017 comes as a number
+    if dataset_dir.endswith(".json"):
+        return decathlon_datalist(dataset_dir, val_fraction, seed)
     root = existing_folder(dataset_dir)
     if any((root / name).is_file() for name in ("datalist.json", "dataset.json")):
         return decathlon_datalist(dataset_dir, val_fraction, seed)

@@ -26,20 +26,24 @@ def correction_click(
         One point (1, 2), (x, y), with label 1 where the object was missed and 0 where something else was taken for it,
         or None when nothing is wrong.
     """
-    largest, wrong, label = 0, None, FOREGROUND
+    differs = prediction != target
+    if not differs.any():
+        return None
+    # all else happens where there are errors: an image may be large and its objects small
+    window = tuple(slice(*(np.flatnonzero(differs.any(axis))[[0, -1]] + (0, 1))) for axis in (1, 0))
+    prediction, target = prediction[window], target[window]
+    largest, wrong, label = 0, differs[window], FOREGROUND
     for errors, kind in ((target & ~prediction, FOREGROUND), (prediction & ~target, BACKGROUND)):
         regions, _ = ndimage.label(errors)
         sizes = np.bincount(regions.ravel())
         sizes[0] = 0
         if sizes.max() > largest:
             largest, wrong, label = sizes.max(), regions == sizes.argmax(), kind
-    if wrong is None:
-        return None
     if rng is not None:
         pixels = np.flatnonzero(wrong)
         y, x = np.unravel_index(pixels[rng.randint(len(pixels))], wrong.shape)
-        return Prompt(np.array([[x, y]], np.float32), np.array([label]))
-    rows, columns = (slice(*(np.flatnonzero(wrong.any(axis))[[0, -1]] + (0, 1))) for axis in (1, 0))
-    depth = ndimage.distance_transform_edt(np.pad(wrong[rows, columns], 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return Prompt(np.array([[x + columns.start, y + rows.start]], np.float32), np.array([label]))
+    else:
+        rows, columns = (slice(*(np.flatnonzero(wrong.any(axis))[[0, -1]] + (0, 1))) for axis in (1, 0))
+        depth = ndimage.distance_transform_edt(np.pad(wrong[rows, columns], 1))[1:-1, 1:-1]
+        y, x = np.add(np.unravel_index(depth.argmax(), depth.shape), (rows.start, columns.start))
+    return Prompt(np.array([[x + window[1].start, y + window[0].start]], np.float32), np.array([label]))

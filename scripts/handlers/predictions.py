@@ -20,6 +20,7 @@ from ..figures import overlay, to_uint8
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
 from ..transforms.reading import PICTURE_SUFFIXES
 
+MOST_PIXELS = 2048  # of an overlay's longer side
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
 
@@ -88,11 +89,13 @@ class PredictionSaver:
         saved = []
         for k in slices:
             picture, on_slice = (image[..., k], labels[0, ..., k]) if is_volume else (image, labels[0])
+            step = -(-max(picture.shape[1:]) // MOST_PIXELS)  # a large picture is drawn smaller
+            picture, on_slice = picture[:, ::step, ::step], on_slice[::step, ::step]
             masks = np.stack([upright(np.asarray(on_slice.cpu())) == q + 1 for q in ids])  # (X, Y) -> (H, W)
             if len(slices) > 1 and not masks.any():
                 continue
             asked = [e for q in ids for e in entries if e["slice"] == k and e["object"] == q]
-            prompts = [Prompt.of(e) for e in asked]  # some were not asked for
+            prompts = [Prompt(xy / step, labels) for xy, labels in map(Prompt.of, asked)]  # some were not asked for
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"
             drawn = to_uint8(upright(self.to_rgb(picture).as_tensor().cpu()))
             Image.fromarray(overlay(drawn, masks, *pad_prompts(prompts))).save(self.output_dir / file)

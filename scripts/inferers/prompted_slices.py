@@ -3,7 +3,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -36,6 +36,8 @@ class PromptedSliceInferer(Inferer):
         to_rgb: turns a slice (C, X, Y) into RGB in 0..1; nothing takes the image to be that already.
         kept_slices: how many slices keep their embeddings in memory, so that a second click costs only the decoder.
             They are of one file's state and one network's weights, and go with the network.
+        merge: give one label map, made object by object, so that memory does not grow with their number; else the
+            logits of each object.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class PromptedSliceInferer(Inferer):
         mask_feedback: bool = True,
         to_rgb: Callable | None = None,
         kept_slices: int = 16,
+        merge: bool = False,
     ) -> None:
         super().__init__()
+        self.merge = merge
         self.mask_feedback = mask_feedback
         self.to_rgb = to_rgb
         self.kept_slices = kept_slices
@@ -63,8 +67,10 @@ class PromptedSliceInferer(Inferer):
             network: an EfficientSAM.
 
         Returns:
-            (1, Q, X, Y[, Z]) logits, or (1, Q * classes, X, Y[, Z]), -100 where nothing was asked, with the predicted
-            IoU of each entry of the prompts in ``meta["prompts"]`` (of classes, the first one's).
+            Merged, (1, 1, X, Y[, Z]) uint8 (int32 above 255 objects): 0 is background, q + 1 is object q, and where
+            objects overlap the largest logit wins; of classes, c + 1 is class c, and the inner one wins. Else (1, Q, X,
+            Y[, Z]) logits, or (1, Q * classes, X, Y[, Z]), -100 where nothing was asked. The predicted IoU of each
+            entry of the prompts goes into ``meta["prompts"]`` (of classes, the first one's).
 
         Raises:
             ValueError: when several images come at once, or no prompts come with the image.
@@ -85,18 +91,27 @@ class PromptedSliceInferer(Inferer):
         objects, classes = 1 + max((entry["object"] for entry in entries), default=0), self.class_count or 1
         source = file_state(inputs)
         # a slice lies together in memory, as files and viewers have it: what is done with masks later is faster
-        across = torch.full((1, objects * classes, *reversed(volume.shape[2:])), NOTHING, device=volume.device)
-        logits = across.permute(0, 1, 4, 3, 2)
+        if self.merge:
+            dtype = torch.uint8 if max(objects, classes) < 256 else torch.int32
+            across = torch.zeros((1, 1, *reversed(volume.shape[2:])), dtype=dtype, device=volume.device)
+        else:
+            across = torch.full((1, objects * classes, *reversed(volume.shape[2:])), NOTHING, device=volume.device)
+        output = across.permute(0, 1, 4, 3, 2)
         for k in sorted({entry["slice"] for entry in entries}):
             on_slice = [entry for entry in entries if entry["slice"] == k]
             before = None if previous is None else upright(previous[..., k])
             image = upright(self.rgb_slice(inputs, volume[..., k]))  # (1, C, X, Y) -> (1, 3, H, W)
-            masks, iou = self.segment(image, on_slice, network, before, self.kept_of(network, source and (*source, k)))
+            session = self.segment(image, on_slice, network, before, self.kept_of(network, source and (*source, k)))
+            if self.merge:
+                owners = [entry["object"] for entry in on_slice for _ in range(classes)]
+                merge_looks(session, owners, self.class_count, upright(output[0, 0, ..., k]))
             for index, entry in enumerate(on_slice):
-                first, asked = entry["object"] * classes, index * classes
-                logits[0, first : first + classes, ..., k] = upright(masks[asked : asked + classes])  # to (X, Y)
-                entry["predicted_iou"] = round(float(iou[asked]), 4)
-        result = MetaTensor(logits if is_volume else logits.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
+                looks = session.looks[index * classes : (index + 1) * classes]
+                entry["predicted_iou"] = round(looks[0].iou, 4)
+                if not self.merge:
+                    first = entry["object"] * classes
+                    output[0, first : first + classes, ..., k] = upright(torch.stack([*map(session.paste, looks)]))
+        result = MetaTensor(output if is_volume else output.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
         result.is_batch = getattr(inputs, "is_batch", False)
         write_entries(result, entries)
         return result
@@ -131,8 +146,8 @@ class PromptedSliceInferer(Inferer):
         network: Promptable,
         previous: Tensor | None = None,
         kept: dict | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Segment what is asked for on one upright image (1, 3, H, W): logits (Q, H, W) and predicted IoU (Q).
+    ) -> PromptSession:
+        """Segment what is asked for on one upright image (1, 3, H, W); the session holds the answers.
 
         Args:
             image: upright.
@@ -149,7 +164,29 @@ class PromptedSliceInferer(Inferer):
             # of classes, the map holds 1 to n and inner ones lie on top of outer ones; else object q is q + 1
             ids = [q % classes + 1 if index else entries[q // classes]["object"] + 1 for q in range(len(prompts))]
             session.go_on([previous >= i if index else previous == i for i in ids])
-        return session.predict(prompts)
+        session.run(prompts)
+        return session
+
+
+def merge_looks(session: PromptSession, owners: Sequence[int], class_count: int | None, labels: Tensor) -> None:
+    """Merge the answers of a session into one label map, one after the other.
+
+    Args:
+        session: that has run.
+        owners: the object that each of its answers is of.
+        class_count: each object's answers are those of so many classes, outermost first; nothing has one for each.
+        labels: (H, W) zeros, changed in place.
+    """
+    best = torch.zeros(session.size, device=session.image.device)
+    for index, (owner, look) in enumerate(zip(owners, session.looks)):
+        (x0, y0, x1, y1), logits = session.part(look)
+        own, largest = labels[y0:y1, x0:x1], best[y0:y1, x0:x1]
+        if class_count is None:
+            wins = logits > largest
+            own[wins] = owner + 1
+            largest[wins] = logits[wins]
+        else:
+            own[(logits > 0) & (own <= index % class_count)] = index % class_count + 1
 
 
 def file_state(image: Tensor) -> tuple | None:

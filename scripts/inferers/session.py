@@ -19,7 +19,7 @@ CHUNK = 16  # crops encoded, or objects decoded, at a time
 
 
 @dataclass
-class _Look:
+class Look:
     """How an object was last looked at."""
 
     crop: Crop | None = None  # None is the whole image
@@ -60,7 +60,7 @@ class PromptSession:
         self.crop = crop
         self.mask_feedback = mask_feedback
         self.kept = {} if kept is None else kept
-        self.looks: list[_Look] = []
+        self.looks: list[Look] = []
         self.previous: list[Tensor] = []
 
     def go_on(self, masks: Sequence[Tensor]) -> None:
@@ -81,11 +81,17 @@ class PromptSession:
         Returns:
             Logits (Q, H, W), -100 outside the crop that an object was seen on, and predicted IoU (Q).
         """
+        self.run(prompts)
+        logits = torch.stack([self.paste(look) for look in self.looks])
+        return logits, torch.tensor([look.iou for look in self.looks], device=logits.device)
+
+    def run(self, prompts: Sequence[Prompt]) -> None:
+        """Predict as :meth:`predict` does, and leave each object's answer where :meth:`part` finds it."""
         first = not self.looks
         if first:
-            self.looks = [_Look() for _ in prompts]
+            self.looks = [Look() for _ in prompts]
             if self.previous and self.mask_feedback:
-                self.looks = [_Look(low=self.as_logits(mask)) for mask in self.previous]
+                self.looks = [Look(low=self.as_logits(mask)) for mask in self.previous]
         if len(prompts) != len(self.looks):
             raise ValueError(f"the session has {len(self.looks)} objects, got prompts for {len(prompts)}")
         prompts = [Prompt(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
@@ -101,8 +107,12 @@ class PromptSession:
             small = [q for q in everything if self.looks[q].crop is None]
             self.choose_crops(small, prompts)
             self.decode([q for q in small if self.looks[q].crop is not None], prompts)
-        logits = torch.stack([self.paste(look) for look in self.looks])
-        return logits, torch.tensor([look.iou for look in self.looks], device=logits.device)
+
+    def part(self, look: Look) -> tuple[Crop, Tensor]:
+        """Give the window that an object was last seen on, and its logits there (h, w)."""
+        assert look.low is not None, "run before you ask"
+        x0, y0, x1, y1 = window = look.crop or (0, 0, *self.size[::-1])
+        return window, self.network.upscale(look.low.float(), (y1 - y0, x1 - x0))[0]
 
     def as_logits(self, mask: Tensor, crop: Crop | None = None) -> Tensor | None:
         """Turn a mask (H, W), or a crop of it, into what the network is shown, (1, 4T, 4T); an empty one is nothing."""
@@ -126,7 +136,7 @@ class PromptSession:
             box = self.extent(q, prompts[q])
             crop = None if box is None or self.crop is None else self.crop(box, self.size)
             if crop != self.looks[q].crop:
-                self.looks[q] = _Look(crop)
+                self.looks[q] = Look(crop)
                 chosen += [q] * (crop is not None)
         windows = list(dict.fromkeys(crop for q in chosen if (crop := self.looks[q].crop) not in self.kept and crop))
         for start in range(0, len(windows), CHUNK):
@@ -202,12 +212,11 @@ class PromptSession:
         scaled = xy * (np.array([side, side]) / size[::-1])
         return Prompt(np.where((labels == PADDING)[:, None], -1.0, scaled).astype(np.float32), labels)
 
-    def paste(self, look: _Look) -> Tensor:
+    def paste(self, look: Look) -> Tensor:
         """Bring an object's last logits to the image's grid, (H, W)."""
-        assert look.low is not None, "decode before you paste"
+        (x0, y0, x1, y1), part = self.part(look)
         if look.crop is None:
-            return self.network.upscale(look.low.float(), self.size)[0]
-        x0, y0, x1, y1 = look.crop
-        logits = torch.full(self.size, NOTHING, device=look.low.device)
-        logits[y0:y1, x0:x1] = self.network.upscale(look.low.float(), (y1 - y0, x1 - x0))[0]
+            return part
+        logits = torch.full(self.size, NOTHING, device=part.device)
+        logits[y0:y1, x0:x1] = part
         return logits

@@ -2,7 +2,6 @@
 """Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts, label maps."""
 
 from .intensity import ToRGB, ToRGBd
-from .label_map import LabelMapd
 from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
 from .reading import LoadCheckedImaged
@@ -10,7 +9,6 @@ from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
 
 __all__ = [
-    "LabelMapd",
     "LoadCheckedImaged",
     "ObjectMasksd",
     "PreviousMaskd",

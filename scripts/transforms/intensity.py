@@ -43,15 +43,17 @@ class ToRGB(Transform):
     def __call__(self, image: MetaTensor) -> MetaTensor:
         """Convert (C, X, Y[, Z]) with 1 to 4 channels to (3, X, Y[, Z]) float32."""
         scale = self.intensity_range or image.meta.get("percentiles")
-        if scale is None:
-            scale = (0, 255) if is_picture(image) else intensity_bounds(image)
-        low, high = (float(bound) for bound in scale)  # collated meta data are tensors
+        if scale is None and not is_picture(image):
+            scale = intensity_bounds(image)
+        low, high = (float(bound) for bound in scale or (0, 255))  # collated meta data are tensors
         image = image[: 1 if image.shape[0] < 3 else 3].float()  # alpha is left out
-        if low == high:
+        if scale is None:
+            image /= 255  # in place: a picture may be large
+        elif low == high:
             image = torch.zeros_like(image)
         else:
             image = ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True)(image)
-        return image if image.shape[0] == 3 else image.repeat(3, *[1] * (image.ndim - 1))
+        return image if image.shape[0] == 3 else image.expand(3, *image.shape[1:])  # one channel in memory
 
 
 class ToRGBd(MapTransform):

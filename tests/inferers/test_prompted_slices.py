@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 
 from scripts.crops import SmallObjects
 from scripts.inferers import PromptedSliceInferer
-from scripts.inferers.prompted_slices import MOST_CROPS
+from scripts.inferers.prompted_slices import MOST_CROPS, merge_looks
 from scripts.networks import EfficientSAM
 from scripts.prompts import PREVIOUS_KEY
 from scripts.transforms import RequestPromptsd
@@ -232,3 +232,49 @@ def test_a_slice_with_too_many_crops_starts_anew_and_leaves_them_to_who_has_them
         first.update({(k, 0, k + 1, 1): torch.zeros(1) for k in range(MOST_CROPS + 1)})
         assert inferer.kept_of(network, (str(path), 0)) == {}
     assert len(first) == MOST_CROPS + 1
+
+
+class Drawn:
+    """A session that has run, with logits as given, on windows of an image of 1 x 3 pixels."""
+
+    size, image = (1, 3), torch.zeros(1, 3, 1, 3)
+
+    def __init__(self, *answers):
+        self.looks = answers
+
+    def part(self, look):
+        window, logits = look if isinstance(look, tuple) else ((0, 0, 3, 1), look)
+        return window, torch.tensor([logits])
+
+
+def merged(session, owners, class_count):
+    labels = torch.zeros(session.size, dtype=torch.uint8)
+    merge_looks(session, owners, class_count, labels)
+    return labels.tolist()
+
+
+def test_merged_the_largest_positive_logit_wins_and_the_rest_is_background():
+    session = Drawn([5.0, -1.0, 2.0], [1.0, 3.0, 4.0], ((2, 0, 3, 1), [9.0]))
+    assert merged(session, [0, 1, 6], None) == [[1, 2, 7]]
+    assert merged(Drawn([-1.0, 0.0, -100.0]), [0], None) == [[0, 0, 0]]
+
+
+def test_merged_the_inner_class_wins_over_the_one_around_it_whatever_their_logits():
+    cell, nucleus = [9.0, 9.0, -1.0], [1.0, -1.0, 1.0]
+    other_cell, other_nucleus = [-1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]
+    assert merged(Drawn(cell, nucleus, other_cell, other_nucleus), [0, 0, 1, 1], 2) == [[2, 2, 2]]
+    assert merged(Drawn(other_cell, other_nucleus, cell, nucleus), [0, 0, 1, 1], 2) == [[2, 2, 2]]
+    assert merged(Drawn(cell, nucleus), [0, 0], 2) == [[2, 1, 2]]
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(2, torch.uint8), (255, torch.uint8), (256, torch.int32)])
+def test_merged_is_what_the_logits_say(count, dtype):
+    points = [[[q % X, q % Y, q % Z, 1]] for q in range(count)]
+    item = RequestPromptsd(points=points)({"image": MetaTensor(drawn())})
+    network = BrightnessNetwork()
+    labels = PromptedSliceInferer(merge=True)(item["image"][None], network)
+    logits = PromptedSliceInferer()(item["image"][None], network)
+    largest, index = logits.as_tensor().max(1, keepdim=True)
+    assert labels.shape == (1, 1, X, Y, Z) and labels.dtype == dtype
+    assert torch.equal(labels.as_tensor(), torch.where(largest > 0, index + 1, 0).to(dtype))
+    assert labels.meta["prompts"] == logits.meta["prompts"]
