@@ -26,8 +26,8 @@ train: setup
 	$(RUN) monai.bundle run training --config_file configs/train.yaml --max_epochs 10 $(ARGS)
 	$(RUN) monai.bundle run evaluating --config_file "['configs/train.yaml','configs/evaluate.yaml']" $(ARGS)
 	$(RUN) monai.bundle run inferring --config_file configs/inference.yaml
-	@echo "Look at: eval/panels (truth and answers), eval/predictions (overlays), eval/metrics.json (scores)"
-	@echo "The model is models/model.pt. Curves: .venv/bin/tensorboard --logdir eval/tensorboard"
+	@echo "Look at: eval/curves.png (training), eval/panels (truth and answers), eval/predictions (overlays)"
+	@echo "The model is models/model.pt, its scores are eval/metrics.json. More: .venv/bin/tensorboard --logdir eval/tensorboard"
 
 test: setup lint $(LABEL_TESTS)
 	$(RUN) pytest

@@ -2,6 +2,7 @@
 """Handlers that MONAI and Ignite lack."""
 
 from .checkpoints import CheckpointFile, Resume
+from .curves import TrainingCurves
 from .finite import StopOnNonFinite
 from .folders import RunFolders
 from .gradient_clipping import GradientClipping
@@ -24,5 +25,6 @@ __all__ = [
     "RunFolders",
     "SeedEachEpoch",
     "StopOnNonFinite",
+    "TrainingCurves",
     "ValidationPanels",
 ]

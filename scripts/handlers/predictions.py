@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..axes import upright
 from ..errors import InputError
-from ..figures import overlay, to_uint8
+from ..figures import PALETTE, overlay, to_uint8
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
 from ..transforms.reading import PICTURE_SUFFIXES
 
@@ -27,8 +27,8 @@ VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 class PredictionSaver:
     """Write ``<name>_mask`` in the image's own kind of file, ``<name>_overlay.png`` and ``<name>_prediction.json``.
 
-    Pictures (PNG, JPEG, TIFF, BMP) give a PNG, NIfTI gives NIfTI and NRRD gives NRRD with the same affine, DICOM gives
-    NIfTI. A volume gets one overlay for each prompted slice, or of several only for those where something was found.
+    Pictures (PNG, JPEG, TIFF, BMP) give a PNG (ids as palette indices, in 16 bits above 255), NIfTI gives NIfTI and
+    NRRD gives NRRD with the same affine, DICOM gives NIfTI. A volume gets one overlay for each prompted slice, or of several only for those where something was found.
     The JSON holds the prompts, and the time that the inferer noted in ``meta["seconds"]``, if it did.
 
     Args:
@@ -71,7 +71,10 @@ class PredictionSaver:
         if labels.ndim == 3 and source.suffix.lower() in PICTURE_SUFFIXES:
             path = self.output_dir / f"{name}_mask.png"
             array = upright(np.asarray(labels[0].cpu()))
-            Image.fromarray(array.astype(np.uint8 if array.max() < 256 else np.uint16)).save(path)
+            picture = Image.fromarray(array.astype(np.uint8 if array.max() < 256 else np.uint16))
+            if picture.mode == "L":  # values are ids; colours are for viewers, where ids would all look black
+                picture.putpalette(np.vstack([[[0, 0, 0]], np.resize(PALETTE, (255, 3))]).astype(np.uint8).tobytes())
+            picture.save(path)
             return path
         suffix = VOLUME_SUFFIXES.get(source.suffix.lower(), ".nii.gz")
         path = self.output_dir / f"{name}_mask{suffix}"

@@ -59,6 +59,7 @@ def test_one_click_gives_mask_overlay_and_predicted_iou(folder, image):
     assert sorted(path.name for path in out.iterdir()) == [
         "lesions_mask.png", "lesions_overlay.png", "lesions_prediction.json"]  # fmt: skip
     mask = read_mask(out / "lesions_mask.png")
+    assert Image.open(out / "lesions_mask.png").mode == "P"  # seen in any viewer
     assert mask.shape == (HEIGHT, WIDTH)
     assert set(np.unique(mask)) == {0, 1}
     assert lies_on(mask == 1, RIGHT)
