@@ -28,8 +28,9 @@ class PredictionSaver:
     """Write ``<name>_mask`` in the image's own kind of file, ``<name>_overlay.png`` and ``<name>_prediction.json``.
 
     Pictures (PNG, JPEG, TIFF, BMP) give a PNG (ids as palette indices, in 16 bits above 255), NIfTI gives NIfTI and
-    NRRD gives NRRD with the same affine, DICOM gives NIfTI. A volume gets one overlay for each prompted slice, or of several only for those where something was found.
-    The JSON holds the prompts, and the time that the inferer noted in ``meta["seconds"]``, if it did.
+    NRRD gives NRRD with the same affine, DICOM gives NIfTI. A volume gets one overlay for each prompted slice, or of
+    several only for those where something was found. The JSON holds the prompts, and the time that the inferer noted in
+    ``meta["seconds"]``, if it did.
 
     Args:
         output_dir: folder to write to.
