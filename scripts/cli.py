@@ -80,6 +80,8 @@ def check_settings(argv: Sequence[str]) -> None:
         names -= TRACKING_SETTINGS
     for name in sorted(names):
         _check_setting(name, parser)
+        if given[name] == "None":  # MONAI leaves it out, and the setting stays what it was
+            raise InputError(f"--{name} None is not heard: write --{name} '$None'")
         if given[name] in ("true", "false"):  # a text, which counts as true either way
             raise InputError(f"--{name} {given[name]} is not Python: write {given[name].capitalize()}")
 

@@ -55,6 +55,18 @@ class SmallObjects:
         return x0, y0, x0 + side, y0 + side
 
 
+def wider(crop: Crop, size: Sequence[int]) -> Crop | None:
+    """Widen a crop by half about its middle, shifted into an image of ``size`` (H, W); None is all of the image."""
+    side = round(1.5 * (crop[2] - crop[0]))
+    if min(size) < LEAST_ZOOM * side:
+        return None
+    x0, y0 = (
+        min(max((low + high - side) // 2, 0), most - side)
+        for low, high, most in zip(crop[:2], crop[2:], reversed(size))
+    )
+    return x0, y0, x0 + side, y0 + side
+
+
 def mask_box(mask: np.ndarray) -> Box | None:
     """Give the box of a (H, W) mask, or None of an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

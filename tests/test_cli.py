@@ -248,3 +248,9 @@ def test_numbers_that_can_be_meant_are_taken():
 def test_what_is_no_fault_of_the_bundle_is_one_line_too(capsys, error, says):
     cli._show(type(error), error, None)
     assert says in capsys.readouterr().err
+
+
+def test_none_is_refused_because_it_would_change_nothing(config):
+    with pytest.raises(InputError, match=r"^--max_epochs None is not heard: write --max_epochs '\$None'$"):
+        prepare(config, "--max_epochs", "None")
+    prepare(config, "--max_epochs", "$None")

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from scripts.crops import SmallObjects, box_around, holds, mask_box
+from scripts.crops import SmallObjects, box_around, holds, mask_box, wider
 
 SIZE = (300, 400)  # (H, W)
 
@@ -125,3 +125,16 @@ def test_box_around_boxes_holds_them_all():
 )
 def test_crop_holds_its_first_pixel_and_not_the_one_past_its_last(point, inside):
     assert holds((10, 20, 30, 50), point) == inside
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [
+        ((100, 60, 140, 100), (90, 50, 150, 110)),
+        ((0, 10, 40, 50), (0, 0, 60, 60)),  # shifted into the image
+        ((260, 160, 300, 200), (240, 140, 300, 200)),
+        ((0, 0, 100, 100), None),  # all of it, since little would be gained
+    ],
+)
+def test_a_wider_crop_is_half_as_wide_again_and_lies_in_the_image(crop, expected):
+    assert wider(crop, (200, 300)) == expected

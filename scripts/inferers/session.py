@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crops import Box, Crop, SmallObjects, box_around, holds, mask_box
+from ..crops import Box, Crop, SmallObjects, box_around, holds, mask_box, wider
 from ..networks.promptable import Promptable
 from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
 
@@ -107,6 +107,29 @@ class PromptSession:
             small = [q for q in everything if self.looks[q].crop is None]
             self.choose_crops(small, prompts)
             self.decode([q for q in small if self.looks[q].crop is not None], prompts)
+        if self.crop is not None:
+            self.widen(everything, prompts)
+
+    def widen(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
+        """Look again, more widely, at objects whose masks reach the border of their crop, until none does."""
+        while cut := {q: crop for q in objects if (crop := self.looks[q].crop) and self.is_cut(self.looks[q])}:
+            for q, crop in cut.items():
+                self.looks[q] = Look(wider(crop, self.size))
+            self.encode_crops(list(cut))
+            self.decode(list(cut), prompts)
+
+    def is_cut(self, look: Look) -> bool:
+        """Tell whether a mask reaches the border of its crop where the image goes on."""
+        if look.crop is None or look.low is None:
+            return False
+        (x0, y0, x1, y1), mask = look.crop, look.low[0] > 0
+        sides = (
+            (x0 > 0, mask[:, 0]),
+            (y0 > 0, mask[0]),
+            (x1 < self.size[1], mask[:, -1]),
+            (y1 < self.size[0], mask[-1]),
+        )
+        return any(goes_on and bool(edge.any()) for goes_on, edge in sides)
 
     def part(self, look: Look) -> tuple[Crop, Tensor]:
         """Give the window that an object was last seen on, and its logits there (h, w)."""
@@ -138,7 +161,11 @@ class PromptSession:
             if crop != self.looks[q].crop:
                 self.looks[q] = Look(crop)
                 chosen += [q] * (crop is not None)
-        windows = list(dict.fromkeys(crop for q in chosen if (crop := self.looks[q].crop) not in self.kept and crop))
+        self.encode_crops(chosen)
+
+    def encode_crops(self, objects: Sequence[int]) -> None:
+        """Encode the crops of objects that have not been seen."""
+        windows = list(dict.fromkeys(crop for q in objects if (crop := self.looks[q].crop) not in self.kept and crop))
         for start in range(0, len(windows), CHUNK):
             part = windows[start : start + CHUNK]
             crops = [self.resize(self.image[:, :, y0:y1, x0:x1]) for x0, y0, x1, y1 in part]

@@ -408,3 +408,23 @@ def test_no_mask_is_shown_where_there_is_none_or_the_network_knows_none(settings
     current.predict([clicks((50, 50))])
     assert network.asked[0].mask_prompt is None
     assert network.encoded == [(1, 3, *SIZE)]  # looks at the whole image first, as without a mask
+
+
+def test_a_mask_that_is_cut_by_its_crop_is_looked_at_more_widely():
+    image = lopsided(120, 70, 160, 110)
+    network, current = session(image)
+    current.crop = lambda box, size: CROP  # too narrow: 32 pixels for an object of 40
+    logits, _ = current.predict([clicks((145, 105))])
+    assert ((logits[0] > 0) != (image[0, 0] > 0.5)).sum() < 60  # enlarging blurs the border of 1,200 pixels
+    x0, y0, x1, y1 = current.looks[0].crop
+    assert x1 - x0 > 32 and x0 < 120 and x1 > 160 and y0 < 70 and y1 > 110
+    encoded = len(network.encoded)
+    current.predict([clicks((145, 105), (140, 104))])
+    assert len(network.encoded) == encoded  # the wider one is kept
+
+
+def test_an_object_that_is_cut_by_every_crop_is_seen_on_the_whole_image():
+    _, current = session(picture((1.0, 0, 0, 192, 128), size=SIZE))
+    current.crop = lambda box, size: CROP
+    logits, _ = current.predict([clicks((150, 90))])
+    assert current.looks[0].crop is None and (logits > 0).all()
