@@ -5,7 +5,7 @@ This is a handler, not a transform, so that a server that uses the bundle's post
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,15 @@ from ..errors import InputError
 from ..figures import PALETTE, overlay, to_uint8
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
 from ..transforms.reading import PICTURE_SUFFIXES
+from .object_table import list_objects, write_objects
 
 MOST_PIXELS = 2048  # of an overlay's longer side
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
 
 class PredictionSaver:
-    """Write ``<name>_mask`` in the image's own kind of file, ``<name>_overlay.png`` and ``<name>_prediction.json``.
+    """Write ``<name>_mask`` in the image's own kind of file, ``<name>_overlay.png``, ``<name>_objects.csv`` (see
+    :func:`list_objects`) and ``<name>_prediction.json``.
 
     Pictures (PNG, JPEG, TIFF, BMP) give a PNG (ids as palette indices, in 16 bits above 255), NIfTI gives NIfTI and
     NRRD gives NRRD with the same affine, DICOM gives NIfTI. A volume gets one overlay for each prompted slice, or of
@@ -35,9 +37,11 @@ class PredictionSaver:
     Args:
         output_dir: folder to write to.
         to_rgb: turns a slice into RGB in 0..1; nothing takes images to be that already.
+        names: of the ids, where they are classes.
     """
 
-    def __init__(self, output_dir: str, to_rgb: Callable | None = None) -> None:
+    def __init__(self, output_dir: str, to_rgb: Callable | None = None, names: Sequence[str] | None = None) -> None:
+        self.names = names
         self.to_rgb = to_rgb or (lambda image: image)
         self.output_dir = Path(output_dir)
 
@@ -62,6 +66,10 @@ class PredictionSaver:
         mask_path = self.save_mask(labels, source, name)
         entries = read_entries(labels) or []
         overlays = self.save_overlays(image, labels, entries, name)
+        slices = upright(np.asarray(labels[0].cpu() if labels.ndim == 3 else labels[0].cpu().movedim(-1, 0)))
+        asked = sorted({entry["slice"] for entry in entries})
+        found = [list_objects(slices if labels.ndim == 3 else slices[k], entries, k, self.names) for k in asked]
+        write_objects(self.output_dir / f"{name}_objects.csv", [row for rows in found for row in rows])
         report = {"image": str(source), "mask": mask_path.name, "overlays": overlays, "objects": entries}
         if "seconds" in labels.meta:
             report["seconds"] = labels.meta["seconds"]

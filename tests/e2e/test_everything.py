@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything mode as a user starts it, from a picture to instances, and the score of those."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -38,12 +39,17 @@ def test_instances_overlays_and_scores_come_of_a_folder(nuclei, folder):
     result = run_warm("inferring", EVERYTHING, dataset_dir=nuclei / "images", output_dir=out, **WEIGHTS)
     assert result.code == 0, result.err
     assert {path.name for path in out.iterdir()} == {
-        f"{name}_{kind}" for name in "ab" for kind in ("mask.png", "overlay.png", "prediction.json")
+        f"{name}_{kind}" for name in "ab" for kind in ("mask.png", "objects.csv", "overlay.png", "prediction.json")
     }
     instances = np.asarray(Image.open(out / "a_mask.png"))
     assert instances.shape == (HEIGHT, WIDTH)
     report = json.loads((out / "a_prediction.json").read_text())
     assert report["seconds"] > 0
+    with (out / "a_objects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, entry in zip(rows, report["objects"], strict=True):
+        assert [int(row[key]) for key in ("x0", "y0", "x1", "y1", "pixels")] == [*entry["box"], entry["area"]]
+        assert float(row["predicted_iou"]) == entry["predicted_iou"]
     assert [entry["object"] for entry in report["objects"]] == list(range(instances.max()))
     for entry in report["objects"]:
         x0, y0, x1, y1 = entry["box"]

@@ -57,7 +57,7 @@ def test_one_click_gives_mask_overlay_and_predicted_iou(folder, image):
     assert result.code == 0, result.err
     assert "Traceback" not in result.out + result.err
     assert sorted(path.name for path in out.iterdir()) == [
-        "lesions_mask.png", "lesions_overlay.png", "lesions_prediction.json"]  # fmt: skip
+        "lesions_mask.png", "lesions_objects.csv", "lesions_overlay.png", "lesions_prediction.json"]  # fmt: skip
     mask = read_mask(out / "lesions_mask.png")
     assert Image.open(out / "lesions_mask.png").mode == "P"  # seen in any viewer
     assert mask.shape == (HEIGHT, WIDTH)
