@@ -41,7 +41,7 @@ lint: setup
 # serve the bundle to 3D Slicer and browsers: make label STUDIES=/data/mine (a folder of images, or a DICOMweb address)
 label: label-setup
 	@test -n "$(STUDIES)" || { echo "error: give a folder of images: make label STUDIES=/data/mine" >&2; exit 2; }
-	. $(LABEL_VENV)/bin/activate && MONAI_LABEL_PRELOAD=false monailabel start_server --app apps/label --studies "$(STUDIES)" --host $(HOST) \
+	. $(LABEL_VENV)/bin/activate && monailabel start_server --app apps/label --studies "$(STUDIES)" --host $(HOST) \
 	  --port $(PORT) --conf address http://$(HOST):$(PORT) $(if $(LABELS),--conf labels "$(LABELS)")
 
 label-setup: $(LABEL_VENV)/installed

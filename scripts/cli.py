@@ -125,16 +125,12 @@ def _literal(text: str) -> str | list[str]:
 
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """Print an input error, however deep the engine wrapped it, as one line; anything else as usual."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            print(f"error: {cause}", file=sys.stderr)
-            return
-        cause = cause.__cause__ or cause.__context__
     innermost = error
-    while innermost.__cause__ or innermost.__context__:
-        innermost = innermost.__cause__ or innermost.__context__  # type: ignore[assignment]
-    if isinstance(error, KeyboardInterrupt):
+    while not isinstance(innermost, InputError) and (cause := innermost.__cause__ or innermost.__context__):
+        innermost = cause
+    if isinstance(innermost, InputError):
+        print(f"error: {innermost}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
         print("error: stopped by Ctrl-C; --resume_path last.pth goes on with a training", file=sys.stderr)
     elif isinstance(innermost, OSError) and innermost.strerror:  # no space, no permission, a name too long
         print(f"error: {innermost.strerror}: {innermost.filename or 'while writing'}", file=sys.stderr)

@@ -21,6 +21,7 @@ from .listing import IMAGE_SUFFIXES, image_suffix
 logger = logging.getLogger(__name__)
 
 KNOWN = ("image", "points", "boxes", "slice", "mask")  # of an item of a list
+FILES = ("image", "mask")  # of these
 PASSED_OVER = ("label", "name")  # of lists that serve training as well
 PROBLEM = "problem"  # key of the sentence that stands for an item that failed
 
@@ -143,9 +144,10 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
             nearest = difflib.get_close_matches(unknown[0], KNOWN, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(KNOWN)}"
             raise InputError(f"{path}: an item has {unknown[0]}, which nothing reads: {hint}")
-    known = ("points", "boxes", "slice")
-    files = [{key: str(path.parent / item[key]) for key in ("image", "mask") if item.get(key)} for item in items]
-    return [{**{k: item[k] for k in known if k in item}, **paths} for item, paths in zip(items, files)]
+    files = [{key: str(path.parent / item[key]) for key in FILES if item.get(key)} for item in items]
+    return [
+        {**{k: item[k] for k in KNOWN if k in item and k not in FILES}, **paths} for item, paths in zip(items, files)
+    ]
 
 
 def _ask(label: str, index: int) -> dict[str, Any]:

@@ -66,10 +66,12 @@ class PredictionSaver:
         mask_path = self.save_mask(labels, source, name)
         entries = read_entries(labels) or []
         overlays = self.save_overlays(image, labels, entries, name)
-        slices = upright(np.asarray(labels[0].cpu() if labels.ndim == 3 else labels[0].cpu().movedim(-1, 0)))
-        asked = sorted({entry["slice"] for entry in entries})
-        found = [list_objects(slices if labels.ndim == 3 else slices[k], entries, k, self.names) for k in asked]
-        write_objects(self.output_dir / f"{name}_objects.csv", [row for rows in found for row in rows])
+        rows = [
+            row
+            for k in sorted({entry["slice"] for entry in entries})
+            for row in list_objects(upright_ids(labels, k), entries, k, self.names)
+        ]
+        write_objects(self.output_dir / f"{name}_objects.csv", rows)
         report = {"image": str(source), "mask": mask_path.name, "overlays": overlays, "objects": entries}
         if "seconds" in labels.meta:
             report["seconds"] = labels.meta["seconds"]
@@ -79,7 +81,7 @@ class PredictionSaver:
         """Write the label map and give its path."""
         if labels.ndim == 3 and source.suffix.lower() in PICTURE_SUFFIXES:
             path = self.output_dir / f"{name}_mask.png"
-            array = upright(np.asarray(labels[0].cpu()))
+            array = upright_ids(labels)
             picture = Image.fromarray(array.astype(np.uint8 if array.max() < 256 else np.uint16))
             if picture.mode == "L":  # values are ids; colours are for viewers, where ids would all look black
                 picture.putpalette(np.vstack([[[0, 0, 0]], np.resize(PALETTE, (255, 3))]).astype(np.uint8).tobytes())
@@ -100,10 +102,10 @@ class PredictionSaver:
         slices = sorted({entry["slice"] for entry in entries})
         saved = []
         for k in slices:
-            picture, on_slice = (image[..., k], labels[0, ..., k]) if is_volume else (image, labels[0])
+            picture, on_slice = image[..., k] if is_volume else image, upright_ids(labels, k)
             step = -(-max(picture.shape[1:]) // MOST_PIXELS)  # a large picture is drawn smaller
             picture, on_slice = picture[:, ::step, ::step], on_slice[::step, ::step]
-            masks = np.stack([upright(np.asarray(on_slice.cpu())) == q + 1 for q in ids])  # (X, Y) -> (H, W)
+            masks = np.stack([on_slice == q + 1 for q in ids])  # (Q, H, W)
             if len(slices) > 1 and not masks.any():
                 continue
             asked = [e for q in ids for e in entries if e["slice"] == k and e["object"] == q]
@@ -113,3 +115,8 @@ class PredictionSaver:
             Image.fromarray(overlay(drawn, masks, *pad_prompts(prompts))).save(self.output_dir / file)
             saved.append(file)
         return saved
+
+
+def upright_ids(labels: MetaTensor, k: int = 0) -> np.ndarray:
+    """Give the (H, W) ids of a label map (1, X, Y), or of a slice of one (1, X, Y, Z)."""
+    return upright(np.asarray((labels[0, ..., k] if labels.ndim == 4 else labels[0]).cpu()))

@@ -181,8 +181,9 @@ class PromptSession:
         boxes = [corners[0] + corners[1]] if len(corners) == 2 else []
         look = self.looks[q]
         if not boxes and look.low is not None:
-            seen = mask_box((self.paste(look) > 0).cpu().numpy())
-            boxes = [seen] if seen else []
+            (left, top, _, _), logits = self.part(look)
+            seen = mask_box((logits > 0).cpu().numpy())
+            boxes = [(seen[0] + left, seen[1] + top, seen[2] + left, seen[3] + top)] if seen else []
         return box_around(boxes + clicks) if boxes + clicks else None
 
     def resize(self, image: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts, label maps."""
+"""Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts."""
 
 from .intensity import ToRGB, ToRGBd
 from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced

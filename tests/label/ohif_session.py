@@ -22,8 +22,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from tests.label.server import Server, copy_bundle, dice, require_environment
-from tests.label.webdriver import Browser, wait_for
+from tests.label.server import Server, copy_bundle, dice, require_environment, wait_for
+from tests.label.webdriver import Browser
 
 ORTHANC, SERVER, DRIVER = 8042, 8000, 9515
 SHAPE, CENTRE, RADII = (96, 80, 12), (40, 50, 6), (14, 10, 5)

@@ -113,11 +113,12 @@ class Server:
 
 
 def wait_for(condition, seconds=SECONDS):
-    """Poll until something is so."""
+    """Poll until something is so, or there; give it."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.2)
+    return value
 
 
 def dice(one, other):

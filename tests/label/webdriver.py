@@ -4,9 +4,10 @@
 import base64
 import json
 import subprocess
-import time
 import urllib.error
 import urllib.request
+
+from tests.label.server import wait_for
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id in the protocol
 FLAGS = (
@@ -97,13 +98,3 @@ const middle = (element) => {
   return box.width && box.height ? [box.x + box.width / 2, box.y + box.height / 2] : null;
 };
 """
-
-
-def wait_for(condition, seconds=60):
-    """Poll until something is there; give it."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError("waited too long in the browser")
-        time.sleep(0.3)
-    return value

@@ -33,14 +33,19 @@ class Served:
 
         A file that cannot be loaded raises the bundle's InputError, and what answered before stays as it was.
         """
-        stat = path.stat()
-        state = (path, stat.st_mtime_ns, stat.st_size, device)
+        state = (*file_state(path), device)
         if state == self.state:
             return
         config = read_config(path)
         config["device"] = device
         network = config.get_parsed_content("network").eval()
         self.config, self.network, self.state = config, network, state
+
+
+def file_state(path: Path) -> tuple:
+    """Tell weights from others that lie at the same place later."""
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
 
 
 def read_config(path: Path) -> ConfigParser:

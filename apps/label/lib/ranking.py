@@ -9,7 +9,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from .errors import sentence_of
-from .infer import PromptedInfer
+from .infer import BEST, PromptedInfer, file_state, find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,11 @@ class LeastSure(Strategy):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, str] | None:
         """Give the image to annotate next, or nothing where all have a label."""
         images = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
+        state = file_state(find_weights(BEST))
+        if self.state != state:  # the weights were others before
+            self.state, self.scores = state, {}
         for image in [name for name in images if name not in self.scores][:AT_ONCE]:
             self.score(image, datastore)
-        if self.state != self.task.served.state:  # the weights were others before
-            self.state, self.scores = self.task.served.state, {}
-            for image in images[:AT_ONCE]:
-                self.score(image, datastore)
         known = [name for name in images if name in self.scores]
         return {"id": min(known, key=lambda name: self.scores[name])} if known else None
 
