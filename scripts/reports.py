@@ -21,6 +21,7 @@ MOST_CLASSES = 10  # more names than this are instances, not classes
 TABLE = {  # of the log: a line for each kind of prompt
     "Dice": "dice/{}",
     "by image": "dice_by_image/{}",
+    "by group": "dice_by_group/{}",
     "floor": "dice_floor/{}",
     "IoU": "iou/{}",
     "IoU error": "iou_error/{}",
@@ -97,31 +98,37 @@ def class_groups(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     return {name: np.array([row.object == name for row in rows]) for name in names}
 
 
-def summarize(metrics: Mapping[str, object], columns: Columns, rows: Sequence[Row]) -> Report:
+def summarize(
+    metrics: Mapping[str, object], columns: Columns, rows: Sequence[Row], groups: Sequence[str] | None = None
+) -> Report:
     """Collect all means under flat names.
 
     Args:
         metrics: of the evaluator; those that are no numbers are left out.
         columns: of :func:`align`.
         rows: of them.
+        groups: the group of each row, such as its patient.
 
     Returns:
-        The metrics as they are named; the mean over images of each image's mean with ``_by_image`` behind the measure;
+        The metrics as they are named; the mean over images of each image's mean with ``_by_image`` behind the measure,
+        and the mean over groups with ``_by_group``;
         the means over sizes and classes behind the name; ``area_limit/small`` and ``area_limit/medium``, the largest
         areas of such objects; and how many ``objects`` and ``images`` there are.
     """
     report: Report = {name: _number(value) for name, value in metrics.items() if isinstance(value, (int, float))}
     sizes, limits = size_groups(rows)
-    groups = {**sizes, **class_groups(rows)}
+    parts = {**sizes, **class_groups(rows)}
+    units = {"image": [row.image for row in rows], **({} if groups is None else {"group": groups})}
     for name, values in columns.items():
         measure, slash, prompt = name.partition("/")
-        report[f"{measure}_by_image{slash}{prompt}"] = _number(_mean(_means_of_images(values, rows)))
-        for group, chosen in groups.items():
+        for unit, owners in units.items():
+            report[f"{measure}_by_{unit}{slash}{prompt}"] = _number(_mean(_means_of(values, owners)))
+        for part, chosen in parts.items():
             if not np.isnan(values[chosen]).all():
-                report[f"{name}/{group}"] = _mean(values[chosen])
+                report[f"{name}/{part}"] = _mean(values[chosen])
     report.update({f"area_limit/{size}": limit for size, limit in zip(SIZES, limits)})
     report["objects"] = sum(row.object != WHOLE for row in rows)
-    report["images"] = len({row.image for row in rows})
+    report.update({f"{unit}s": len(set(owners)) for unit, owners in units.items()})
     return report
 
 
@@ -144,9 +151,10 @@ def format_table(report: Report, names: Sequence[str]) -> list[str]:
     """
     kinds = list(dict.fromkeys(name.split("/")[1] for name in names if re.match(r"(dice|iou)/", name)))
     width = max(map(len, [*kinds, "prompt"]))
-    lines = [f"  {'prompt':{width}}" + "".join(f"{title:>11}" for title in TABLE)] if kinds else []
+    table = {title: key for title, key in TABLE.items() if any(key.format(kind) in report for kind in kinds)}
+    lines = [f"  {'prompt':{width}}" + "".join(f"{title:>11}" for title in table)] if kinds else []
     for kind in kinds:
-        cells = [report.get(key.format(kind)) for key in TABLE.values()]
+        cells = [report.get(key.format(kind)) for key in table.values()]
         lines.append(f"  {kind:{width}}" + "".join(f"{_show(cell):>11}" for cell in cells))
     shown = {key.format(kind) for kind in kinds for key in TABLE.values()}
     scalars = [*(name for name in names if name in report and name not in shown), *_counts(report)]
@@ -172,15 +180,17 @@ def dice_by_clicks(report: Report) -> tuple[list[int], dict[str, list[float]]]:
 
 
 def _counts(report: Report) -> list[str]:
-    return [name for name in report if name.startswith("area_limit/")] + ["objects", "images"]
+    return [name for name in report if name.startswith("area_limit/")] + [
+        name for name in ("objects", "images", "groups") if name in report
+    ]
 
 
-def _means_of_images(values: np.ndarray, rows: Sequence[Row]) -> np.ndarray:
-    """Average the rows of each image."""
-    images: dict[str, list[float]] = {}
-    for row, value in zip(rows, values):
-        images.setdefault(row.image, []).append(value)
-    return np.array([_mean(np.array(scores)) for scores in images.values()])
+def _means_of(values: np.ndarray, owners: Sequence[str]) -> np.ndarray:
+    """Average the rows of each image or group."""
+    scores: dict[str, list[float]] = {}
+    for owner, value in zip(owners, values):
+        scores.setdefault(owner, []).append(value)
+    return np.array([_mean(np.array(own)) for own in scores.values()])
 
 
 def _mean(values: np.ndarray) -> float:

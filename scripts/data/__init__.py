@@ -4,6 +4,7 @@
 from .collate import pad_objects
 from .datalists import decathlon_datalist, find_datalist, folder_datalist, isic_datalist
 from .inputs import InputDataset, InputLoader, find_inputs
+from .listing import pick_split
 from .mixture import mixture_datalist, mixture_weights
 from .object_dataset import ObjectDataset
 from .refuge import refuge_datalist
@@ -22,5 +23,6 @@ __all__ = [
     "mixture_datalist",
     "mixture_weights",
     "pad_objects",
+    "pick_split",
     "refuge_datalist",
 ]

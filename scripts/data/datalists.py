@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of images and labels from the layouts that data sets come in.
 
-Each function returns ``{"training": [{"image": path, "label": path}, ...], "validation": [...]}``, where a label may
-also be the masks that several raters drew of each class (:data:`scripts.data.listing.Label`).
+Each function returns ``{"training": [{"image": path, "label": path}, ...], "validation": [...]}`` and, where there is
+one, ``"test"``, where a label may also be the masks that several raters drew of each class
+(:data:`scripts.data.listing.Label`).
 """
 
 import csv
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .listing import Datalist, Label, Pair, existing_folder, image_suffix, split_pairs
+from .listing import Datalist, Label, Pair, beside, existing_folder, image_suffix, split_pairs
 from .refuge import is_refuge, refuge_datalist
 from .sample import make_sample
 
 logger = logging.getLogger(__name__)
 
 
-def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+def find_datalist(
+    dataset_dir: str | None, cache_dir: str, val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None
+) -> Datalist:
     """List a data set of any known layout, or the built-in sample when none is given.
 
     Args:
@@ -29,6 +32,7 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
         cache_dir: where the sample is kept.
         val_fraction: share of a folder without a split of its own that validates.
         seed: of that split.
+        group_by: pattern of the images that stay together in it, see :func:`scripts.data.listing.group_names`.
 
     Raises:
         InputError: when the folder does not exist or has none of these layouts.
@@ -36,26 +40,28 @@ def find_datalist(dataset_dir: str | None, cache_dir: str, val_fraction: float =
     if not dataset_dir:
         sample = make_sample(Path(cache_dir) / "sample")
         logger.info(f"no dataset_dir given: using the built-in sample of made-up lesions at {sample}")
-        return decathlon_datalist(str(sample), val_fraction, seed)
-    dataset_dir = str(dataset_dir)  # a folder named 2017 comes as a number
+        return decathlon_datalist(str(sample), val_fraction, seed, group_by)
+    dataset_dir = str(Path(str(dataset_dir)).expanduser())  # a folder named 2017 comes as a number
     if dataset_dir.endswith(".json"):
-        return decathlon_datalist(dataset_dir, val_fraction, seed)
+        return decathlon_datalist(dataset_dir, val_fraction, seed, group_by)
     root = existing_folder(dataset_dir)
     if any((root / name).is_file() for name in ("datalist.json", "dataset.json")):
-        return decathlon_datalist(dataset_dir, val_fraction, seed)
+        return decathlon_datalist(dataset_dir, val_fraction, seed, group_by)
     if (root / "images").is_dir() and (root / "labels").is_dir():
-        return folder_datalist(dataset_dir, val_fraction, seed)
+        return folder_datalist(dataset_dir, val_fraction, seed, group_by)
     if any(root.glob("*ISIC*")):
-        return isic_datalist(dataset_dir, val_fraction, seed)
+        return isic_datalist(dataset_dir, val_fraction, seed, group_by)
     if is_refuge(root):
-        return refuge_datalist(dataset_dir, val_fraction, seed)
+        return refuge_datalist(dataset_dir, val_fraction, seed, group_by)
     raise InputError(
         f"{root} has no layout that is known: expected datalist.json or dataset.json (Decathlon), images/ and "
         "labels/, or the folders of the ISIC or the REFUGE challenge; see docs/datasets.md"
     )
 
 
-def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+def decathlon_datalist(
+    dataset_dir: str, val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None
+) -> Datalist:
     """List a data set of the Medical Segmentation Decathlon's layout.
 
     Args:
@@ -63,6 +69,7 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
             it. A label is a path, or a list of masks for each class, one mask of each rater.
         val_fraction: share of the training list that validates where the file has no ``validation`` list.
         seed: of that split.
+        group_by: pattern of the images that stay together in it, see :func:`scripts.data.listing.group_names`.
 
     Raises:
         InputError: when there is no such file, or it is not of this layout.
@@ -75,33 +82,37 @@ def decathlon_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a folder with a datalist.json or dataset.json")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         lists = {
             split: [
-                {"image": str(path.parent / item["image"]), "label": _label_paths(path.parent, item["label"])}
+                {"image": beside(path.parent, item["image"]), "label": _label_paths(path.parent, item["label"])}
                 for item in content.get(split, [])
+                if split != "test" or "label" in item  # the Decathlon's own have none
             ]
-            for split in ("training", "validation")
+            for split in ("training", "validation", "test")
         }
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f'{path} is not a Decathlon list ({error}): expected {{"training": [{{"image": ..., "label": ...}}, ...]}}'
         ) from error
-    if not lists["training"] and not lists["validation"]:
-        raise InputError(f"{path} lists no images under training or validation")
-    return split_pairs(lists["training"], val_fraction, seed, lists["validation"])
+    if not any(lists.values()):
+        raise InputError(f"{path} lists no images under training, validation or test")
+    split = split_pairs(lists["training"], val_fraction, seed, lists["validation"], group_by)
+    return {**split, "test": lists["test"]}
 
 
 def _label_paths(root: Path, label: Any) -> Label:
     """Find a label's file, or the files of the raters of each class, beside a list."""
     if isinstance(label, str):
-        return str(root / label)
+        return beside(root, label)
     if not label or not all(isinstance(raters, list) and raters for raters in label):
         raise TypeError("a label is a path, or a list of the raters' masks for each class")
-    return [[str(root / path) for path in raters] for raters in label]
+    return [[beside(root, path) for path in raters] for raters in label]
 
 
-def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+def folder_datalist(
+    dataset_dir: str, val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None
+) -> Datalist:
     """Pair ``images/`` and ``labels/`` by file stem and split them at random.
 
     Args:
@@ -109,6 +120,7 @@ def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
             the stem.
         val_fraction: share that validates.
         seed: of the split.
+        group_by: pattern of the images that stay together in it.
 
     Raises:
         InputError: when a folder is missing or nothing pairs.
@@ -124,16 +136,17 @@ def folder_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
     pairs = [{"image": images[stem], "label": labels[stem]} for stem in sorted(images.keys() & labels.keys())]
     if not pairs:
         raise InputError(f"{root}: no file in images/ has the stem of a file in labels/")
-    return split_pairs(pairs, val_fraction, seed)
+    return split_pairs(pairs, val_fraction, seed, group_by=group_by)
 
 
-def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None) -> Datalist:
     """List the ISIC challenge's lesion segmentation, 2016 (CSV) or 2017 and 2018 (``*_segmentation.png``).
 
     Args:
         dataset_dir: the folder with the challenge's own folders and CSV files.
         val_fraction: share of the training images that validates where no validation or test masks are present.
         seed: of that split.
+        group_by: pattern of the images that stay together in it, see :func:`scripts.data.listing.group_names`.
 
     Raises:
         InputError: when neither layout is found.
@@ -142,7 +155,7 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) ->
     tables = {split: next(root.glob(f"*ISIC*_{split}_GroundTruth.csv"), None) for split in ("Training", "Test")}
     if tables["Training"]:
         training, validation = (_isic_table(t) if t else [] for t in tables.values())
-        return split_pairs(training, val_fraction, seed, validation)
+        return {**split_pairs(training, val_fraction, seed, validation, group_by), "test": validation}
 
     images = {path.stem: path for path in sorted(root.rglob("*.jpg"))}
     found: Datalist = {"train": [], "validation": [], "test": []}
@@ -159,7 +172,7 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) ->
             f"{root} has neither ISBI2016_ISIC_Part1_Training_GroundTruth.csv nor *_segmentation.png masks"
         )
     held = found["validation"] or found["test"]
-    return split_pairs(found["train"], val_fraction, seed, held)
+    return {**split_pairs(found["train"], val_fraction, seed, held, group_by), "test": found["test"]}
 
 
 def _isic_table(path: Path) -> list[Pair]:

@@ -16,13 +16,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..errors import InputError
 from ..prompts import box_prompt, click_prompt
 from .datalists import find_datalist
-from .listing import IMAGE_SUFFIXES, image_suffix
+from .listing import IMAGE_SUFFIXES, beside, image_suffix
 
 logger = logging.getLogger(__name__)
 
 KNOWN = ("image", "points", "boxes", "slice", "mask")  # of an item of a list
 FILES = ("image", "mask")  # of these
 PASSED_OVER = ("label", "name")  # of lists that serve training as well
+SPLITS = ("testing", "test", "validation")  # of a Decathlon file, the first that it has
 PROBLEM = "problem"  # key of the sentence that stands for an item that failed
 
 
@@ -44,7 +45,7 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
     if not path:
         sample = find_datalist(None, cache_dir)["validation"]
         items: list[dict] = [{"image": pair["image"], **_ask(str(pair["label"]), i)} for i, pair in enumerate(sample)]
-    elif Path(path).suffix.lower() == ".json":
+    elif (path := str(Path(str(path)).expanduser())).lower().endswith(".json"):
         items = _read_list(Path(path))
     elif Path(path).is_dir():
         items = [{"image": str(p)} for p in sorted(Path(path).iterdir()) if image_suffix(p)]
@@ -129,11 +130,11 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a JSON list of images")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # bad JSON, or bytes that are no text
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(content, dict):  # a Decathlon file
-        content = content.get("testing") or content.get("validation")
+        content = next((content[key] for key in SPLITS if content.get(key)), None)
     listed = content if isinstance(content, list) else []
     items = [{"image": item} if isinstance(item, str) else item for item in listed]
     if not items or not all(isinstance(item, dict) and isinstance(item.get("image"), str) for item in items):
@@ -144,7 +145,7 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
             nearest = difflib.get_close_matches(unknown[0], KNOWN, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(KNOWN)}"
             raise InputError(f"{path}: an item has {unknown[0]}, which nothing reads: {hint}")
-    files = [{key: str(path.parent / item[key]) for key in FILES if item.get(key)} for item in items]
+    files = [{key: beside(path.parent, item[key]) for key in FILES if item.get(key)} for item in items]
     return [
         {**{k: item[k] for k in KNOWN if k in item and k not in FILES}, **paths} for item, paths in zip(items, files)
     ]

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lists of all layouts share: their form, the kinds of files, and the split."""
+"""What the lists of all layouts share: their form, the kinds of files, names, and the split."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +34,77 @@ def existing_folder(path: str | Path) -> Path:
     return Path(path)
 
 
-def split_pairs(pairs: list[Pair], val_fraction: float, seed: int, held: Sequence[Pair] = ()) -> Datalist:
-    """Validate on what the data set itself holds out, else split at random, with one on each side at least."""
+def beside(folder: Path, path: str) -> str:
+    """Find a path that a list in a folder names: relative to it, absolute, or below the user's own folder."""
+    return str(folder / Path(path).expanduser())
+
+
+def short_names(paths: Iterable[str]) -> list[str]:
+    """Name files by their path below the folder that all are in."""
+    paths = [os.path.abspath(path) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return [Path(path).relative_to(root).as_posix() for path in paths]
+
+
+def group_names(names: Sequence[str], pattern: str) -> list[str]:
+    """Find in each image's name the group that it belongs to, such as its patient.
+
+    Args:
+        names: of :func:`short_names`.
+        pattern: regular expression that is found in each; its first parenthesis, or all that it matches, is the group.
+
+    Raises:
+        InputError: when it is not a regular expression, or is not found in a name.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"group_by {pattern!r} is not a regular expression: {error}") from error
+    found = [expression.search(name) for name in names]
+    if None in found:
+        raise InputError(f"group_by {pattern!r} is not found in the name {names[found.index(None)]}")
+    return [match[min(expression.groups, 1)] or "" for match in found if match]
+
+
+def split_pairs(
+    pairs: list[Pair], val_fraction: float, seed: int, held: Sequence[Pair] = (), group_by: str | None = None
+) -> Datalist:
+    """Validate on what the data set itself holds out, else split at random, with one on each side at least.
+
+    Args:
+        pairs: to train on, and to validate on where nothing is held out.
+        val_fraction: share that validates, of images or of groups.
+        seed: of the split.
+        held: what the data set holds out to validate on.
+        group_by: see :func:`group_names`; the images of one group stay together.
+
+    Raises:
+        InputError: when the fraction is out of its range, or the groups cannot be told.
+    """
     if held:
         return {"training": pairs, "validation": list(held)}
     if not 0 <= val_fraction < 1:
         raise InputError(f"val_fraction is at least 0 and below 1, got {val_fraction}")
     if val_fraction == 0 or len(pairs) < 2:
         return {"training": pairs, "validation": []}
-    count = min(max(round(val_fraction * len(pairs)), 1), len(pairs) - 1)
-    shuffled = partition_dataset(pairs, num_partitions=1, shuffle=True, seed=seed)[0]
-    return {"training": shuffled[count:], "validation": shuffled[:count]}
+    groups: dict[str, list[Pair]] = {}
+    names = group_names(short_names(pair["image"] for pair in pairs), group_by) if group_by else map(str, count())
+    for name, pair in zip(names, pairs):
+        groups.setdefault(name, []).append(pair)
+    if len(groups) < 2:
+        raise InputError(f"group_by {group_by!r} finds one group, {next(iter(groups))!r}: there is nothing to split")
+    held_out = min(max(round(val_fraction * len(groups)), 1), len(groups) - 1)
+    shuffled = partition_dataset(list(groups.values()), num_partitions=1, shuffle=True, seed=seed)[0]
+    return {"training": [*chain(*shuffled[held_out:])], "validation": [*chain(*shuffled[:held_out])]}
+
+
+def pick_split(datalist: Datalist, split: str) -> list[Pair]:
+    """Take one of a data set's lists.
+
+    Raises:
+        InputError: when it has none of that name, or an empty one.
+    """
+    if not datalist.get(split):
+        present = [name for name, pairs in datalist.items() if pairs]
+        raise InputError(f"the data set has no labelled images in split {split!r}: it has {', '.join(present)}")
+    return datalist[split]

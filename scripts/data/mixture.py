@@ -15,7 +15,7 @@ KEYS = {"dataset_dir", "weight", "name", "classes", "intensity_range", "componen
 
 
 def mixture_datalist(
-    mixture: Sequence[Mapping[str, Any]] | None,
+    mixture: Sequence[Mapping[str, Any] | str] | str | None,
     cache_dir: str,
     val_images: int,
     val_fraction: float = 0.2,
@@ -26,7 +26,7 @@ def mixture_datalist(
     Args:
         mixture: for each set ``dataset_dir``, and optionally ``name`` (the folder's), ``weight`` (share of what is
             trained, 1), ``classes`` and ``intensity_range`` as for a single set, and ``components`` (whether each
-            connected part of a label id is an object of its own).
+            connected part of a label id is an object of its own). A path stands for a set that has nothing of its own.
         cache_dir: where the sample is kept, which a ``dataset_dir`` of null is.
         val_images: how many images of each set validate at most; the same each time.
         val_fraction: and
@@ -35,9 +35,11 @@ def mixture_datalist(
     Raises:
         InputError: when the mixture is empty, has a key that is not known, names a set twice or has a bad weight.
     """
-    check_mixture(mixture)
+    given = [mixture] if isinstance(mixture, str) else mixture or []
+    parts = [{"dataset_dir": part} if isinstance(part, str) else part for part in given]
+    check_mixture(parts)
     lists: Datalist = {"training": [], "validation": []}
-    for part in mixture or []:
+    for part in parts:
         own = {key: part[key] for key in ("classes", "intensity_range", "components") if part.get(key) is not None}
         found = find_datalist(part["dataset_dir"], cache_dir, val_fraction, seed)
         order = np.random.RandomState(seed).permutation(len(found["validation"]))

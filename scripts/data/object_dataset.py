@@ -18,7 +18,7 @@ from ..cases import WHOLE, read_case, write_case
 from ..errors import InputError
 from ..transforms.grids import on_grid_of
 from ..transforms.reading import LoadCheckedImaged, label_values, spatial_shape
-from .listing import Label, Pair
+from .listing import Label, Pair, short_names
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class ObjectDataset(CacheDataset):
             logger.warning(f"left out: {problem}")
         items = [
             item
-            for name, (pair, slices) in zip(_short_names([pair["image"] for pair, _ in found]), found)
+            for name, (pair, slices) in zip(short_names(pair["image"] for pair, _ in found), found)
             for item in list_items(pair, name, slices, pair.get("classes", classes), objects_per_item, whole, together)
         ]
         if data and not items:
@@ -181,13 +181,6 @@ def _count_pixels(label: torch.Tensor) -> list[tuple[int, int]]:
 def _name(label: Label) -> str:
     """Name a label, or the first of its masks."""
     return label if isinstance(label, str) else f"{label[0][0]} (the mean of its raters)"
-
-
-def _short_names(paths: Sequence[str]) -> list[str]:
-    """Name files by their path below the folder that all are in."""
-    paths = [os.path.abspath(path) for path in paths]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    return [Path(path).relative_to(root).as_posix() for path in paths]
 
 
 def _size(image: torch.Tensor) -> str:

@@ -23,7 +23,9 @@ def is_refuge(root: Path) -> bool:
     return (root / TRAINING).is_dir()
 
 
-def refuge_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) -> Datalist:
+def refuge_datalist(
+    dataset_dir: str, val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None
+) -> Datalist:
     """List REFUGE with the masks of all raters.
 
     It validates on ``Validation-400`` where that has masks, else on ``Test-400``, as Medical-SAM-Adapter does.
@@ -32,6 +34,7 @@ def refuge_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
         dataset_dir: the folder that holds ``Training-400``.
         val_fraction: share of the training images that validates where no validation or test masks are present.
         seed: of that split.
+        group_by: pattern of the images that stay together in it.
 
     Returns:
         Items whose label is ``[[disc_1, ..., disc_n], [cup_1, ..., cup_n]]``, the paths of n raters; one that lacks a
@@ -47,7 +50,8 @@ def refuge_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0) 
             f"{root} has no masks {TRAINING}/<name>/<name>_seg_disc_1.png and <name>_seg_cup_1.png: give the folder "
             "that holds the REFUGE release with every rater's masks"
         )
-    return split_pairs(found[TRAINING], val_fraction, seed, found[VALIDATION] or found[TEST])
+    held = found[VALIDATION] or found[TEST]
+    return {**split_pairs(found[TRAINING], val_fraction, seed, held, group_by), "test": found[TEST]}
 
 
 def _list_cases(folder: Path) -> list[Pair]:

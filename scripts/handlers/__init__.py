@@ -5,6 +5,7 @@ from .checkpoints import CheckpointFile, Resume
 from .curves import TrainingCurves
 from .finite import StopOnNonFinite
 from .folders import RunFolders
+from .forgetting import Forgetting
 from .gradient_clipping import GradientClipping
 from .outcome import Outcome
 from .panels import ValidationPanels
@@ -16,6 +17,7 @@ from .seeding import SeedEachEpoch
 __all__ = [
     "CheckpointFile",
     "CudaTimer",
+    "Forgetting",
     "GradientClipping",
     "MetricsReport",
     "Outcome",

@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
 from ..cases import read_case
+from ..data.listing import group_names
 from ..plots import plot_dice_by_clicks
 from ..reports import align, dice_by_clicks, format_table, list_rows, summarize, write_rows
 
@@ -28,9 +29,12 @@ class MetricsReport:
 
     Args:
         output_dir: folder to write to.
+        group_by: pattern of a group in the images' names, see :func:`scripts.data.listing.group_names`: means over
+            groups are given as well (``dice_by_group/box``).
     """
 
-    def __init__(self, output_dir: str) -> None:
+    def __init__(self, output_dir: str, group_by: str | None = None) -> None:
+        self.group_by = group_by
         self.output_dir = Path(output_dir)
         self.cases: list[str] = []
 
@@ -49,7 +53,8 @@ class MetricsReport:
         rows = list_rows(cases)
         details = {name: np.asarray(values.cpu(), float) for name, values in engine.state.metric_details.items()}
         columns = align(details, rows)
-        report = summarize(engine.state.metrics, columns, rows)
+        groups = group_names([row.image for row in rows], self.group_by) if self.group_by else None
+        report = summarize(engine.state.metrics, columns, rows, groups)
 
         self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "metrics.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")

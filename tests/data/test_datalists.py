@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data import datalists, decathlon_datalist, find_datalist, folder_datalist, isic_datalist, make_sample
+from scripts.data import (
+    datalists,
+    decathlon_datalist,
+    find_datalist,
+    folder_datalist,
+    isic_datalist,
+    make_sample,
+    pick_split,
+)
 from scripts.errors import InputError
 
 
@@ -253,12 +261,64 @@ def test_decathlon_keeps_absolute_paths(tmp_path):
         pytest.param({"training": [{"image": "a.png"}]}, "is not a Decathlon list .*'label'", id="item-without-label"),
         pytest.param({"training": ["a.png"]}, "is not a Decathlon list", id="plain-paths"),
         pytest.param({"training": None}, "is not a Decathlon list", id="nothing"),
-        pytest.param({"train": PAIRS}, "lists no images under training or validation", id="other-key"),
+        pytest.param({"train": PAIRS}, "lists no images under training, validation or test", id="other-key"),
     ],
 )
 def test_decathlon_file_of_another_form_is_refused_by_name(tmp_path, content, match):
     path = write_json(tmp_path / "dataset.json", content)
     assert str(path) in refused(decathlon_datalist, tmp_path, match=match)
+
+
+def test_decathlon_test_list_is_a_split_where_it_has_labels(tmp_path):
+    pairs = [{"image": f"{n}.png", "label": f"{n}.png"} for n in range(3)]
+    content = {"training": pairs[:1], "validation": pairs[1:2], "test": [*pairs[2:], "imagesTs/9.nii.gz"]}
+    write_json(tmp_path / "dataset.json", content)
+    datalist = decathlon_datalist(tmp_path)
+    assert relative(pick_split(datalist, "test"), tmp_path) == [("2.png", "2.png")]
+    write_json(tmp_path / "dataset.json", {**content, "test": ["imagesTs/9.nii.gz"]})
+    refused(
+        pick_split,
+        decathlon_datalist(tmp_path),
+        "test",
+        match="no labelled images in split 'test': it has training, val",
+    )
+
+
+def test_a_list_of_another_editor_and_a_path_below_home_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "dataset.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"training": PAIRS}).encode())
+    assert everything(find_datalist("~", "cache"), tmp_path) == RELATIVE
+    (tmp_path / "lists").mkdir()
+    write_json(tmp_path / "lists" / "datalist.json", {"training": [{"image": "~/a.png", "label": "b.png"}]})
+    pair = decathlon_datalist(tmp_path / "lists")["training"][0]
+    assert pair == {"image": str(tmp_path / "a.png"), "label": str(tmp_path / "lists" / "b.png")}
+
+
+# --- groups
+
+
+def test_the_images_of_a_patient_stay_together(tmp_path):
+    names = [f"p{patient}_{n}.png" for patient in range(10) for n in range(patient % 3 + 1)]
+    root = touch(tmp_path, *(f"{kind}/{name}" for kind in ("images", "labels") for name in names))
+    datalist = folder_datalist(root, 0.3, group_by=r"p(\d+)_")
+    patients = {split: {Path(p["image"]).name.split("_")[0] for p in datalist[split]} for split in datalist}
+    assert len(patients["training"]) == 7 and len(patients["validation"]) == 3
+    assert not patients["training"] & patients["validation"]
+    assert len(everything(datalist, root)) == len(names)
+    other = folder_datalist(root, 0.3, seed=1, group_by=r"p(\d+)_")
+    assert other["validation"] != datalist["validation"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "match"),
+    [
+        ("(", "is not a regular expression"),
+        ("patient", "'patient' is not found in the name 000.png"),
+        (r"\.png", "finds one group, '.png'"),
+    ],
+)
+def test_a_pattern_that_tells_no_groups_is_refused(tmp_path, pattern, match):
+    refused(folder_datalist, folder_of(tmp_path, 4), match=match, group_by=pattern)
 
 
 def test_decathlon_file_that_is_no_text_is_refused_by_name(tmp_path):

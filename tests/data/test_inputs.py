@@ -59,12 +59,13 @@ def test_nothing_gives_the_validation_images_of_the_sample(tmp_path, monkeypatch
         ["a.png", "sub/b.png"],
         [{"image": "a.png"}, {"image": "sub/b.png"}],
         {"testing": ["a.png", "sub/b.png"], "validation": [{"image": "c.png"}]},
+        {"test": ["a.png", "sub/b.png"], "validation": [{"image": "c.png"}]},
         {
             "training": [{"image": "c.png"}],
             "validation": [{"image": "a.png", "label": "l.png"}, {"image": "sub/b.png"}],
         },
     ],
-    ids=["paths", "items", "decathlon-testing", "decathlon-validation"],
+    ids=["paths", "items", "decathlon-testing", "decathlon-test", "decathlon-validation"],
 )
 def test_list_gives_its_images_beside_the_file(tmp_path, content):
     items = find_inputs(write_json(tmp_path / "list.json", content), "cache")

@@ -65,6 +65,13 @@ def test_few_images_of_each_set_validate_and_the_same_each_time(mixture, tmp_pat
     assert [pair["set"] for pair in first] == ["few", "cells", "cells"]
 
 
+def test_a_path_is_a_set_of_its_own(mixture, tmp_path):
+    paths = [part["dataset_dir"] for part in mixture]
+    lists = mixture_datalist(paths, str(tmp_path), 1)["validation"]
+    assert [pair["set"] for pair in lists] == ["few", "many"]
+    assert mixture_datalist(paths[0], str(tmp_path), 1)["validation"] == lists[:1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -24,7 +24,7 @@ IDS = {"disc": [1], "cup": [2]}
 
 
 def names(datalist):
-    return {split: [Path(pair["image"]).stem for pair in pairs] for split, pairs in datalist.items()}
+    return {split: [Path(pair["image"]).stem for pair in pairs] for split, pairs in datalist.items() if split != "test"}
 
 
 def mean_of(part, raters=3, index=0):

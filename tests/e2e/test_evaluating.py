@@ -91,6 +91,16 @@ def test_without_a_checkpoint_the_pretrained_weights_are_scored(dataset, folder,
     assert report["dice/click_1"] != trained_report["dice/click_1"]
 
 
+def test_another_split_is_scored_and_its_groups(dataset, folder, trained):
+    where = {**places(folder), "ckpt_dir": trained[1] / "models", "val_clicks": "[1]"}
+    asked = {"split": "training", "group_by": "(case_[0-3])?"}
+    result = run_warm("evaluating", EVALUATE, **SMALL, **asked, dataset_dir=dataset, **where)
+    assert result.code == 0, result.err
+    assert "dice_by_group/box" in read_report(folder / "eval")[0]
+    absent = run_warm("evaluating", EVALUATE, **SMALL, split="test", dataset_dir=dataset, **where)
+    assert absent.code == 1 and "no labelled images in split 'test': it has training, validation" in absent.errors[0]
+
+
 def test_a_missing_checkpoint_is_one_line(dataset, folder):
     result = run_warm("evaluating", EVALUATE, **SMALL, dataset_dir=dataset, **places(folder))
     assert result.code == 1

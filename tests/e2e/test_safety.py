@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.e2e.bundle import EVALUATE, INFERENCE, SMALL, TRAIN, places, run_warm
+from tests.e2e.datasets import make_cells
 from tests.files import write_picture, write_series
 
 pytestmark = pytest.mark.slow
@@ -35,6 +36,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_epoch_before(folde
     assert result.code == 1 and "the loss became nan in epoch 2" in result.errors[0]
     assert (folder / "models" / "last.pth").read_bytes() == last
     assert torch.load(folder / "models" / "model.pt", weights_only=True)["model"]
+
+
+def test_the_end_of_a_run_says_what_it_did_to_other_data_sets(folder, dataset):
+    cells = make_cells(folder / "cells", count=6)
+    settings = {**SMALL, "dataset_dir": dataset, **places(folder), "also_validate": [str(cells)]}
+    first = run_warm("training", TRAIN, **settings)
+    assert first.code == 0, first.err
+    pairs = re.search(
+        r"  cells: dice/click_1 (\S+) -> (\S+), dice/click_5 (\S+) -> (\S+), dice/box", first.out
+    ).groups()
+    written = json.loads((folder / "eval" / "also_validated.json").read_text())
+    assert [value for pair in written["cells"].values() for value in pair][:4] == pytest.approx(
+        list(map(float, pairs)), abs=1e-4
+    )
+    # the weights that are kept are those of training, and a resumed run compares with the same ones
+    final = torch.load(folder / "models" / "model_final.pt", weights_only=True)["model"]
+    last = torch.load(folder / "models" / "last.pth", weights_only=True)["model"]
+    assert all(torch.equal(final[name], last[name]) for name in final)
+    again = {**settings, "max_epochs": 2, "resume_path": folder / "models" / "last.pth"}
+    assert f"cells: dice/click_1 {pairs[0]} -> " in run_warm("training", TRAIN, **again).out
 
 
 def test_two_runs_do_not_share_a_folder_and_the_model_before_is_kept(folder, dataset):

@@ -53,7 +53,7 @@ def dice(kind):
     return ObjectMetric(DiceMetric(ignore_empty=False), output_transform=SelectPromptKind(kind))
 
 
-def evaluate(folder, runs=1, cases=CASES, flips=FLIPS, without=()):
+def evaluate(folder, runs=1, cases=CASES, flips=FLIPS, without=(), group_by=None):
     """Evaluate made-up predictions; give metrics.json and the rows of metrics.csv."""
     metrics = {name: dice(name.split("/")[1]) for name in [*DICE, "dice/whole"]}
     metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectTrace("flips"))
@@ -64,7 +64,7 @@ def evaluate(folder, runs=1, cases=CASES, flips=FLIPS, without=()):
         network=torch.nn.Identity(),
         prepare_batch=lambda batch, device, non_blocking, **kwargs: (batch["image"], batch["label"]),
         key_val_metric={name: metric for name, metric in metrics.items() if name not in without},
-        val_handlers=[MetricsReport(str(folder / "report"))],
+        val_handlers=[MetricsReport(str(folder / "report"), group_by)],
     )
     evaluator.state.metrics["text"] = "not a number"
     for epoch in range(1, runs + 1):
@@ -184,6 +184,12 @@ def test_dice_by_clicks_is_drawn_where_there_is_more_than_one_number_of_clicks(t
     assert ("dice/click_3" in report) == drawn
 
 
+def test_groups_have_means_of_their_own(tmp_path):
+    report, _ = evaluate(tmp_path, group_by=r"\.(png|nii)")
+    assert report["groups"] == 2
+    assert report["dice_by_group/click_1"] == pytest.approx(((1 + 1 / 2) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
+
+
 def test_the_log_shows_a_line_for_each_kind_of_prompt_and_the_other_scalars(tmp_path, caplog):
     with caplog.at_level("INFO"):
         report, _ = evaluate(tmp_path)
@@ -200,7 +206,7 @@ def test_the_log_shows_a_line_for_each_kind_of_prompt_and_the_other_scalars(tmp_
         assert cells["Dice"] == f"{report[f'dice/{kind}']:.4f}"
         assert cells["by image"] == f"{report[f'dice_by_image/{kind}']:.4f}"
         assert cells["small"] == f"{report[f'dice/{kind}/small']:.4f}"
-        assert cells["floor"] == cells["IoU"] == cells["IoU error"] == "-"
+        assert "floor" not in cells and "IoU" not in cells  # what was not measured of any kind
     scalars = dict(line.split() for line in lines[5:])
     assert scalars["background_flips"] == "0.7500"
     assert (scalars["objects"], scalars["images"]) == ("4", "2")
