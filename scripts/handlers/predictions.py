@@ -5,6 +5,7 @@ This is a handler, not a transform, so that a server that uses the bundle's post
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from ..figures import PALETTE, overlay, to_uint8
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
 from ..transforms.reading import PICTURE_SUFFIXES
 from .object_table import list_objects, write_objects
+
+logger = logging.getLogger(__name__)
 
 MOST_PIXELS = 2048  # of an overlay's longer side
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
@@ -47,6 +50,7 @@ class PredictionSaver:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, lambda _: logger.info(f"wrote predictions to {self.output_dir}"))
 
     def __call__(self, engine: Engine) -> None:
         for item, result in zip(engine.state.batch, engine.state.output):

@@ -100,6 +100,7 @@ def test_a_folder_gives_a_mask_for_each_image(folder):
     result, out = infer(folder, data / "images", points=[[32, 32, 1]])
     assert result.code == 0, result.err
     assert sorted(path.name for path in out.glob("*_mask.png")) == [f"case_{i}_mask.png" for i in range(3)]
+    assert f"wrote predictions to {out}" in result.out
 
 
 @pytest.mark.parametrize(
