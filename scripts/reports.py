@@ -111,9 +111,9 @@ def summarize(
 
     Returns:
         The metrics as they are named; the mean over images of each image's mean with ``_by_image`` behind the measure,
-        and the mean over groups with ``_by_group``;
-        the means over sizes and classes behind the name; ``area_limit/small`` and ``area_limit/medium``, the largest
-        areas of such objects; and how many ``objects`` and ``images`` there are.
+        and the mean over groups with ``_by_group``; the means over sizes and classes behind the name;
+        ``area_limit/small`` and ``area_limit/medium``, the largest areas of such objects; and how many ``objects``,
+        ``images`` and ``groups`` there are.
     """
     report: Report = {name: _number(value) for name, value in metrics.items() if isinstance(value, (int, float))}
     sizes, limits = size_groups(rows)

@@ -41,7 +41,7 @@ def find_datalist(
         sample = make_sample(Path(cache_dir) / "sample")
         logger.info(f"no dataset_dir given: using the built-in sample of made-up lesions at {sample}")
         return decathlon_datalist(str(sample), val_fraction, seed, group_by)
-    dataset_dir = str(Path(str(dataset_dir)).expanduser())  # a folder named 2017 comes as a number
+    dataset_dir = str(dataset_dir)  # a folder named 2017 comes as a number
     if dataset_dir.endswith(".json"):
         return decathlon_datalist(dataset_dir, val_fraction, seed, group_by)
     root = existing_folder(dataset_dir)
@@ -74,7 +74,7 @@ def decathlon_datalist(
     Raises:
         InputError: when there is no such file, or it is not of this layout.
     """
-    path = Path(dataset_dir)
+    path = Path(dataset_dir).expanduser()
     if path.is_dir():
         path = next(
             (path / n for n in ("datalist.json", "dataset.json") if (path / n).is_file()), path / "datalist.json"

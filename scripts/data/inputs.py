@@ -44,17 +44,19 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
     """
     if not path:
         sample = find_datalist(None, cache_dir)["validation"]
-        items: list[dict] = [{"image": pair["image"], **_ask(str(pair["label"]), i)} for i, pair in enumerate(sample)]
-    elif (path := str(Path(str(path)).expanduser())).lower().endswith(".json"):
-        items = _read_list(Path(path))
-    elif Path(path).is_dir():
-        items = [{"image": str(p)} for p in sorted(Path(path).iterdir()) if image_suffix(p)]
+        asked = [{"image": pair["image"], **_ask(str(pair["label"]), i)} for i, pair in enumerate(sample)]
+        return _name_uniquely(asked)
+    given = Path(str(path)).expanduser()
+    if given.suffix.lower() == ".json":
+        items = _read_list(given)
+    elif given.is_dir():
+        items = [{"image": str(p)} for p in sorted(given.iterdir()) if image_suffix(p)]
         if not items:
-            raise InputError(f"{path} holds no images: known are {', '.join(IMAGE_SUFFIXES)}")
-    elif Path(path).exists():
-        items = [{"image": str(path)}]
+            raise InputError(f"{given} holds no images: known are {', '.join(IMAGE_SUFFIXES)}")
+    elif given.exists():
+        items = [{"image": str(given)}]
     else:
-        raise InputError(f"{path} does not exist: give an image, a folder of images, or a JSON list")
+        raise InputError(f"{given} does not exist: give an image, a folder of images, or a JSON list")
     return _name_uniquely(items)
 
 

@@ -28,10 +28,11 @@ def image_suffix(path: Path) -> str | None:
 
 
 def existing_folder(path: str | Path) -> Path:
-    """Refuse what is not a folder."""
-    if not Path(path).is_dir():
+    """Refuse what is not a folder; ``~`` is the user's own."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
         raise InputError(f"{path} is not a folder: give the path of a data set")
-    return Path(path)
+    return folder
 
 
 def beside(folder: Path, path: str) -> str:

@@ -6,15 +6,12 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from torch import nn
 
-from ..cases import read_case
 from ..errors import InputError
 from ..networks import EfficientSAM, load_weights
-from ..reports import list_rows
+from .rows import EvaluatedRows
 
 logger = logging.getLogger(__name__)
 Scores = dict[str, dict[str, float]]  # by set, then by metric
@@ -45,25 +42,19 @@ class Forgetting:
         self.network = network
         self.path = path
         self.output_dir = Path(output_dir)
-        self.before = _copy_weights(network)
-        self.cases: list[str] = []
+        self.before = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
+        self.rows = EvaluatedRows()
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer."""
-        self.evaluator.add_event_handler(Events.EPOCH_STARTED, lambda _: self.cases.clear())
-        self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        """Attach to a trainer, after all that saves: at the end the network holds the best weights, not the latest."""
+        self.rows.attach(self.evaluator)
         engine.add_event_handler(Events.COMPLETED, self)
 
-    def collect(self, evaluator: Engine) -> None:
-        self.cases += [item["case"] for item in evaluator.state.batch]
-
     def __call__(self, trainer: Engine) -> None:
-        latest = _copy_weights(self.network)
         self.network.load_state_dict(self.before)
         before = self.score()
         load_weights(self.network, self.path)
         after = self.score()
-        self.network.load_state_dict(latest)
 
         both = {
             name: {metric: [before[name][metric], after[name][metric]] for metric in before[name]} for name in before
@@ -79,17 +70,9 @@ class Forgetting:
     def score(self) -> Scores:
         """Evaluate, and give each set's means over its objects."""
         self.evaluator.run()
-        rows = list_rows([read_case(case) for case in self.cases])
+        rows, columns = self.rows.table(self.evaluator)
         sets = np.array([row.object for row in rows])
-        details = {
-            name: np.asarray(values.cpu(), float).ravel()
-            for name, values in self.evaluator.state.metric_details.items()
-        }
         return {
-            name: {metric: float(values[sets == name].mean()) for metric, values in details.items()}
+            name: {metric: float(values[sets == name].mean()) for metric, values in columns.items()}
             for name in dict.fromkeys(sets.tolist())
         }
-
-
-def _copy_weights(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}

@@ -50,11 +50,15 @@ class PredictionSaver:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, lambda _: logger.info(f"wrote predictions to {self.output_dir}"))
+        engine.add_event_handler(Events.COMPLETED, self.say_where)
 
     def __call__(self, engine: Engine) -> None:
         for item, result in zip(engine.state.batch, engine.state.output):
             self.save(item["image"], result["pred"], item["name"])
+
+    def say_where(self, engine: Engine) -> None:
+        if engine.state.iteration:  # not where every item failed
+            logger.info(f"wrote predictions to {self.output_dir}")
 
     def save(self, image: MetaTensor, labels: MetaTensor, name: str) -> None:
         """Save the label map (1, X, Y[, Z]), or one without a channel, of an image (C, X, Y[, Z]) under a name."""

@@ -5,14 +5,12 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
 from ignite.engine import Engine, Events
-from monai.utils import string_list_all_gather
 
-from ..cases import read_case
 from ..data.listing import group_names
 from ..plots import plot_dice_by_clicks
-from ..reports import align, dice_by_clicks, format_table, list_rows, summarize, write_rows
+from ..reports import dice_by_clicks, format_table, summarize, write_rows
+from .rows import EvaluatedRows
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +34,16 @@ class MetricsReport:
     def __init__(self, output_dir: str, group_by: str | None = None) -> None:
         self.group_by = group_by
         self.output_dir = Path(output_dir)
-        self.cases: list[str] = []
+        self.rows = EvaluatedRows()
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.cases.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        self.rows.attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def collect(self, engine: Engine) -> None:
-        self.cases += [item["case"] for item in engine.state.batch]
-
     def __call__(self, engine: Engine) -> None:
-        cases = [read_case(case) for case in string_list_all_gather(self.cases)]
+        rows, columns = self.rows.table(engine)
         if engine.state.rank > 0:
             return
-        rows = list_rows(cases)
-        details = {name: np.asarray(values.cpu(), float) for name, values in engine.state.metric_details.items()}
-        columns = align(details, rows)
         groups = group_names([row.image for row in rows], self.group_by) if self.group_by else None
         report = summarize(engine.state.metrics, columns, rows, groups)
 
