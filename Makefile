@@ -21,13 +21,14 @@ $(VENV)/installed: requirements.txt
 	$(RUN) pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
-# fine-tune adapters on the built-in sample (or on ARGS="--dataset_dir /data/mine"), score them, and draw predictions
+# fine-tune adapters on the built-in sample, score them, and draw predictions; with ARGS="--dataset_dir /data/mine" or other
+# settings the pictures of your own validation images are those that scoring draws
 train: setup
 	$(RUN) monai.bundle run training --config_file configs/train.yaml --max_epochs 10 $(ARGS)
 	$(RUN) monai.bundle run evaluating --config_file "['configs/train.yaml','configs/evaluate.yaml']" $(ARGS)
-	$(RUN) monai.bundle run inferring --config_file configs/inference.yaml
-	@echo "Look at: eval/curves.png (training), eval/panels (truth and answers), eval/predictions (overlays)"
-	@echo "The model is models/model.pt, its scores are eval/metrics.json. More: .venv/bin/tensorboard --logdir eval/tensorboard"
+	$(if $(ARGS),,$(RUN) monai.bundle run inferring --config_file configs/inference.yaml)
+	@echo "Look at, in $(if $(findstring --output_dir,$(ARGS)),your output_dir,eval): curves.png (training), panels (truth and answers)$(if $(ARGS),,, predictions (overlays))"
+	@echo "The scores are metrics.json there; the model is model.pt, in $(if $(findstring --ckpt_dir,$(ARGS)),your ckpt_dir,models). More: $(VENV)/bin/tensorboard --logdir, of the folder tensorboard there"
 
 test: setup lint $(LABEL_TESTS)
 	$(RUN) pytest

@@ -4,9 +4,11 @@
 import ast
 import difflib
 import inspect
+import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from monai.bundle import ConfigParser, run
@@ -20,6 +22,9 @@ TRACKING_SETTINGS = {
     "save_execute_config",
 }  # of monai.bundle run --tracking
 
+
+USERS_PARTS = ("what you", "where things are", "as the weights")  # headings in the config files
+METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
 
 NUMBERS: dict[str, tuple[type, float, float]] = {  # kind, least and most of what a user may set
     **dict.fromkeys(("max_epochs", "batch_size", "accumulation_steps", "rounds"), (int, 1, math.inf)),
@@ -73,17 +78,33 @@ def check_settings(argv: Sequence[str]) -> None:
         given = {**ConfigParser.load_config_file(given["args_file"]), **given}
     if "config_file" not in given:
         return
+    files = _literal(str(given["config_file"]))
+    if "help" in given:
+        print(describe_settings([files] if isinstance(files, str) else files))
+        raise SystemExit(0)
+    if "version" in given:
+        print(json.loads(METADATA.read_text())["version"])
+        raise SystemExit(0)
     parser = ConfigParser()
-    parser.read_config(_literal(str(given["config_file"])))
+    parser.read_config(files)
     names = set(given) - set(inspect.signature(run).parameters)
     if "tracking" in given:
         names -= TRACKING_SETTINGS
     for name in sorted(names):
         _check_setting(name, parser)
+        if str(given[name]).startswith("~") and name != "dataset_dir":  # which a shell leaves after an equals sign
+            raise InputError(f'--{name} {given[name]}: write the folder out, as in "$HOME{given[name][1:]}"')
         if given[name] == "None":  # MONAI leaves it out, and the setting stays what it was
             raise InputError(f"--{name} None is not heard: write --{name} '$None'")
         if given[name] in ("true", "false"):  # a text, which counts as true either way
             raise InputError(f"--{name} {given[name]} is not Python: write {given[name].capitalize()}")
+
+
+def describe_settings(files: Sequence[str]) -> str:
+    """Give what config files say of themselves and of the settings that a user may give, as it stands there."""
+    parts = [part for file in files for part in Path(file).read_text(encoding="utf-8").split("\n# --- ")]
+    told = [part.rstrip() for part in parts if part.startswith(("#", *USERS_PARTS))]
+    return "\n\n".join(part if part.startswith("#") else f"# --- {part}" for part in told)
 
 
 def _check_setting(name: str, parser: ConfigParser) -> None:

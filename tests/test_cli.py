@@ -254,3 +254,25 @@ def test_none_is_refused_because_it_would_change_nothing(config):
     with pytest.raises(InputError, match=r"^--max_epochs None is not heard: write --max_epochs '\$None'$"):
         prepare(config, "--max_epochs", "None")
     prepare(config, "--max_epochs", "$None")
+
+
+def test_help_gives_the_settings_as_the_config_has_them(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.check_settings([*PYTHON_M_RUN, "training", "--config_file", str(ROOT / "configs/train.yaml"), "--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0
+    assert told.startswith("# Train EfficientSAM with adapters:")
+    assert "\nlearning_rate: 0.003\n" in told
+    assert "\n# --- where things are\n" in told
+    assert "SupervisedTrainer" not in told
+
+
+def test_version_is_that_of_the_metadata(config, capsys):
+    with pytest.raises(SystemExit):
+        prepare(config, "--version")
+    assert capsys.readouterr().out.strip() == json.loads((ROOT / "configs/metadata.json").read_text())["version"]
+
+
+def test_a_tilde_that_the_shell_left_is_refused(config):
+    with pytest.raises(InputError, match=r'--image_size ~/models: write the folder out, as in "\$HOME/models"'):
+        prepare(config, "--image_size=~/models")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .listing import Datalist, Label, Pair, beside, existing_folder, image_suffix, split_pairs
+from .listing import Datalist, Label, Pair, beside, existing_folder, image_suffix, list_images, split_pairs
 from .refuge import is_refuge, refuge_datalist
 from .sample import make_sample
 
@@ -117,7 +117,7 @@ def folder_datalist(
 
     Args:
         dataset_dir: a folder that holds both; a label may add ``_mask``, ``_label``, ``_seg`` or ``_segmentation`` to
-            the stem.
+            the stem. A DICOM series is a folder of them, and so may a label be that is a DICOM SEG.
         val_fraction: share that validates.
         seed: of the split.
         group_by: pattern of the images that stay together in it.
@@ -190,13 +190,11 @@ def _isic_table(path: Path) -> list[Pair]:
 
 
 def _by_stem(folder: Path, ending: str = "$^") -> dict[str, str]:
-    """Map the stem of each image file, less an ending, to its path."""
+    """Map the stem of each image, less an ending, to its path."""
     found: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = image_suffix(path)
-        if suffix is None:
-            continue
-        stem = re.sub(ending, "", path.name[: -len(suffix)], flags=re.IGNORECASE)
+    for path in list_images(folder):
+        suffix = image_suffix(path) or ""
+        stem = re.sub(ending, "", path.name[: len(path.name) - len(suffix)], flags=re.IGNORECASE)
         if stem in found:
             raise InputError(f"{path} and {found[stem]} have the same stem: rename one")
         found[stem] = str(path)

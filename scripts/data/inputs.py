@@ -13,10 +13,11 @@ from monai.data import DataLoader
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ..dicom import series_files
 from ..errors import InputError
 from ..prompts import box_prompt, click_prompt
 from .datalists import find_datalist
-from .listing import IMAGE_SUFFIXES, beside, image_suffix
+from .listing import IMAGE_SUFFIXES, beside, image_suffix, list_images
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
     """List the images to predict on.
 
     Args:
-        path: an image; a folder of images; a JSON list of items like ``{"image": "a.png", "points": [[x, y, 1]]}`` (or
-            plain paths), relative to the file; nothing takes the built-in sample's, with
-            prompts from their labels.
+        path: an image; a folder of images, or of one DICOM series, which is a volume; a JSON list of items like
+            ``{"image": "a.png", "points": [[x, y, 1]]}`` (or plain paths), relative to the file; nothing takes the
+            built-in sample's, with prompts from their labels.
         cache_dir: where the sample is kept.
 
     Returns:
@@ -50,7 +51,8 @@ def find_inputs(path: str | None, cache_dir: str) -> list[dict[str, Any]]:
     if given.suffix.lower() == ".json":
         items = _read_list(given)
     elif given.is_dir():
-        items = [{"image": str(p)} for p in sorted(given.iterdir()) if image_suffix(p)]
+        images = [given] if len(series_files(given)) > 1 else list_images(given)
+        items = [{"image": str(path)} for path in images]
         if not items:
             raise InputError(f"{given} holds no images: known are {', '.join(IMAGE_SUFFIXES)}")
     elif given.exists():
@@ -167,7 +169,7 @@ def _name_uniquely(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     taken: set[str] = set()
     for item in items:
         path = Path(item["image"])
-        suffix = image_suffix(path) or path.suffix
+        suffix = image_suffix(path) or ("" if path.is_dir() else path.suffix)
         stem = path.name[: len(path.name) - len(suffix)]
         options = [stem, stem + suffix.replace(".", "_"), *(f"{stem}_{n}" for n in range(2, len(items) + 2))]
         item["name"] = next(name for name in options if name not in taken)

@@ -10,6 +10,7 @@ from typing import Any
 
 from monai.data import partition_dataset
 
+from ..dicom import is_dicom, series_files
 from ..errors import InputError
 from ..transforms.reading import PICTURE_SUFFIXES
 
@@ -25,6 +26,15 @@ def image_suffix(path: Path) -> str | None:
     if name.startswith("."):
         return None
     return next((s for s in sorted(IMAGE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List what a folder holds of images: files of a known kind, and folders of one DICOM series or file each."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and _is_image(path)]
+
+
+def _is_image(path: Path) -> bool:
+    return bool(series_files(path)) if path.is_dir() else bool(image_suffix(path)) or is_dicom(path)
 
 
 def existing_folder(path: str | Path) -> Path:

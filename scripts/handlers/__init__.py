@@ -13,6 +13,7 @@ from .predictions import PredictionSaver
 from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
 from .seeding import SeedEachEpoch
+from .time_left import TimeLeft
 
 __all__ = [
     "CheckpointFile",
@@ -27,6 +28,7 @@ __all__ = [
     "RunFolders",
     "SeedEachEpoch",
     "StopOnNonFinite",
+    "TimeLeft",
     "TrainingCurves",
     "ValidationPanels",
 ]

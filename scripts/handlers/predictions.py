@@ -6,8 +6,9 @@ This is a handler, not a transform, so that a server that uses the bundle's post
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
@@ -16,14 +17,17 @@ from monai.transforms import SaveImage
 from PIL import Image
 
 from ..axes import upright
+from ..dicom import write_segmentation
 from ..errors import InputError
 from ..figures import PALETTE, overlay, to_uint8
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
+from ..transforms.merge_logits import PROBABILITY_KEY
 from ..transforms.reading import PICTURE_SUFFIXES
 from .object_table import list_objects, write_objects
 
 logger = logging.getLogger(__name__)
 
+AS_IT_IS: dict[str, Any] = {"resample": False, "print_log": False}  # of what is saved
 MOST_PIXELS = 2048  # of an overlay's longer side
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
@@ -33,18 +37,32 @@ class PredictionSaver:
     :func:`list_objects`) and ``<name>_prediction.json``.
 
     Pictures (PNG, JPEG, TIFF, BMP) give a PNG (ids as palette indices, in 16 bits above 255), NIfTI gives NIfTI and
-    NRRD gives NRRD with the same affine, DICOM gives NIfTI. A volume gets one overlay for each prompted slice, or of
-    several only for those where something was found. The JSON holds the prompts, and the time that the inferer noted in
-    ``meta["seconds"]``, if it did.
+    NRRD gives NRRD with the same affine, DICOM gives NIfTI, or DICOM SEG on request. ``<name>_probability.nii.gz``, on
+    request, has the probability of each object, float32 with the axes x, y, slice and object. A volume gets one overlay
+    for each prompted slice, or of several only for those where something was found. The JSON holds the prompts, and the
+    time that the inferer noted in ``meta["seconds"]``, if it did.
 
     Args:
         output_dir: folder to write to.
         to_rgb: turns a slice into RGB in 0..1; nothing takes images to be that already.
         names: of the ids, where they are classes.
+        output_type: ``"dicomseg"`` writes a DICOM SEG of images that are DICOM; nothing writes what is told above.
+        probability: write what :class:`scripts.transforms.MergeLogitsd` kept of each object.
     """
 
-    def __init__(self, output_dir: str, to_rgb: Callable | None = None, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        to_rgb: Callable | None = None,
+        names: Sequence[str] | None = None,
+        output_type: str | None = None,
+        probability: bool = False,
+    ) -> None:
+        if output_type not in (None, "dicomseg"):
+            raise InputError(f"output_type is dicomseg or null, got {output_type!r}")
+        self.output_type = output_type
         self.names = names
+        self.probability = probability
         self.to_rgb = to_rgb or (lambda image: image)
         self.output_dir = Path(output_dir)
 
@@ -55,6 +73,8 @@ class PredictionSaver:
     def __call__(self, engine: Engine) -> None:
         for item, result in zip(engine.state.batch, engine.state.output):
             self.save(item["image"], result["pred"], item["name"])
+            if self.probability:
+                self.save_probability(result, item["name"])
 
     def say_where(self, engine: Engine) -> None:
         if engine.state.iteration:  # not where every item failed
@@ -71,8 +91,14 @@ class PredictionSaver:
                 "among images and replace what has their names"
             )
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        mask_path = self.save_mask(labels, source, name)
         entries = read_entries(labels) or []
+        if self.output_type:
+            mask_path = self.output_dir / f"{name}_mask.dcm"
+            count = max([int(labels.max()), *(entry["object"] + 1 for entry in entries)])
+            names = self.names or [f"object {number}" for number in range(1, count + 1)]
+            write_segmentation(mask_path, source, labels[0].cpu(), np.asarray(image.affine, float), names)
+        else:
+            mask_path = self.save_mask(labels, source, name)
         overlays = self.save_overlays(image, labels, entries, name)
         rows = [
             row
@@ -99,9 +125,17 @@ class PredictionSaver:
         path = self.output_dir / f"{name}_mask{suffix}"
         dtype = np.uint8 if int(labels.max()) < 256 else np.uint16
         writer = "NibabelWriter" if suffix == ".nii.gz" else "ITKWriter"
-        save = SaveImage(output_ext=suffix, output_dtype=dtype, resample=False, writer=writer, print_log=False)
+        save = SaveImage(output_ext=suffix, output_dtype=dtype, writer=writer, **AS_IT_IS)
         save(labels.cpu(), filename=str(path)[: -len(suffix)])
         return path
+
+    def save_probability(self, result: Mapping[str, Any], name: str) -> None:
+        """Write the probabilities (Q, X, Y[, Z]) as NIfTI, the objects on the last of four axes."""
+        if PROBABILITY_KEY not in result:
+            raise InputError("output_probability is of what prompts ask for: everything mode gives instances alone")
+        path = str(self.output_dir / f"{name}_probability")
+        save = SaveImage(output_ext=".nii.gz", output_dtype=np.float32, writer="NibabelWriter", **AS_IT_IS)
+        save(result[PROBABILITY_KEY].cpu(), filename=path)
 
     def save_overlays(self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], name: str) -> list[str]:
         """Draw masks and prompts of each prompted slice, and give the files' names."""

@@ -2,6 +2,7 @@
 """Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts."""
 
 from .intensity import ToRGB, ToRGBd
+from .merge_logits import MergeLogitsd
 from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
 from .reading import LoadCheckedImaged
@@ -10,6 +11,7 @@ from .simulated_prompts import RandPromptsd, SeededPromptsd
 
 __all__ = [
     "LoadCheckedImaged",
+    "MergeLogitsd",
     "ObjectMasksd",
     "PreviousMaskd",
     "RandObjectMasksd",

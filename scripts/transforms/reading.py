@@ -19,7 +19,9 @@ from monai.transforms import LoadImage, MapTransform
 from monai.utils import optional_import
 from PIL import Image, ImageOps
 
+from ..dicom import is_segmentation, read_segmentation, series_files
 from ..errors import InputError
+from .grids import PARTIAL_KEY
 from .intensity import intensity_bounds, is_picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -131,7 +133,8 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
         if last is not None and last[0] == state:
             return last[1]
         try:
-            image = self._loader(str(path))
+            source = self.file_of(path)
+            image = load_segmentation(source) if is_segmentation(source) else self._loader(str(source))
         except InputError:
             raise
         except Exception as error:  # each reader has its own kinds
@@ -149,6 +152,24 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
             image.meta["percentiles"] = intensity_bounds(image)
         self.last = (state, image) if image.ndim == 4 else None
         return image
+
+    def file_of(self, path: Path) -> Path:
+        """Give what is to be read of a path: the one file of a folder, or a series, of which no other is beside it."""
+        if path.is_dir():
+            files = series_files(path)
+            if not files:
+                raise InputError(f"{path} is a folder without a DICOM series: give a file, or the folder of one")
+            path = files[0] if len(files) == 1 else path
+        if not self.label and is_segmentation(path):
+            raise InputError(f"{path} is a DICOM SEG: that is a label, give the image that it is of")
+        return path
+
+
+def load_segmentation(path: Path) -> MetaTensor:
+    """Load a DICOM SEG as (1, X, Y, Z) ids, with the slices it has."""
+    ids, affine = read_segmentation(path)
+    meta = {"filename_or_obj": str(path), PARTIAL_KEY: True}
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(ids))[None], affine=torch.from_numpy(affine), meta=meta)
 
 
 def _first_line(error: Exception) -> str:

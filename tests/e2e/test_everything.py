@@ -83,8 +83,12 @@ def test_settings_reach_the_inferer(nuclei, folder):
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"points_per_side": 0}, "points_per_side is at least 1"), ({"slice": 4}, "slice 4 of a volume of 1")],
-    ids=["no_points", "no_slice"],
+    [
+        ({"points_per_side": 0}, "points_per_side is at least 1"),
+        ({"slice": 4}, "slice 4 of a volume of 1"),
+        ({"output_probability": True}, "output_probability is of what prompts ask for"),
+    ],
+    ids=["no_points", "no_slice", "no_prompts"],
 )
 def test_a_bad_request_is_one_line(nuclei, folder, settings, said):
     where = {"dataset_dir": nuclei / "images" / "a.png", "output_dir": folder / "out"}

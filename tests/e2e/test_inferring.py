@@ -12,7 +12,7 @@ from PIL import Image
 from scripts.networks import Settings, build_network
 from tests.e2e.bundle import INFERENCE, run, run_warm
 from tests.e2e.datasets import make_decathlon, make_folder, picture
-from tests.files import write_picture
+from tests.files import write_nifti, write_picture
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +70,34 @@ def test_one_click_gives_mask_overlay_and_predicted_iou(folder, image):
     assert entry == {"object": 0, "slice": 0, "points": [RIGHT_CLICK[:2]], "labels": [1]}
     overlay = Image.open(out / "lesions_overlay.png")
     assert overlay.width / overlay.height == WIDTH / HEIGHT
+
+
+@pytest.mark.parametrize("is_volume", [False, True])
+def test_probabilities_on_request_agree_with_the_masks(folder, image, is_volume):
+    clicks = [[RIGHT_CLICK], [LEFT_CLICK]]
+    if is_volume:
+        volume = np.stack([np.asarray(Image.open(image).convert("L"))] * 2, axis=-1).swapaxes(0, 1)  # (X, Y, Z)
+        image = write_nifti(folder / "volume.nii.gz", volume.astype(np.int16), np.diag([-1.0, -2.0, 3.0, 1.0]))
+    given = {"points": clicks, **({"slice": 1} if is_volume else {})}
+    without, plain = infer(folder / "plain", image, **given)
+    result, out = infer(folder, image, **given, output_probability=True)
+    assert (without.code, result.code) == (0, 0), without.err + result.err
+    assert not list(plain.glob("*_probability*"))
+    (written,) = out.glob("*_probability.nii.gz")
+    probability = nibabel.load(written)
+    assert probability.shape == ((WIDTH, HEIGHT, 2, 2) if is_volume else (WIDTH, HEIGHT, 1, 2))
+    assert probability.get_data_dtype() == np.float32
+    values = probability.get_fdata()
+    name = written.name.replace("_probability.nii.gz", "_mask")
+    if is_volume:
+        np.testing.assert_array_equal(probability.affine, nibabel.load(image).affine)
+        masks = [nibabel.load(f / f"{name}.nii.gz").get_fdata() for f in (out, plain)]
+        assert values[:, :, 0].max() < 1e-6  # nothing was asked there
+    else:
+        masks = [read_mask(f / f"{name}.png").T[:, :, None] for f in (out, plain)]
+    np.testing.assert_array_equal(*masks)
+    best = values.argmax(-1) + 1
+    np.testing.assert_array_equal(np.where(values.max(-1) > 0.5, best, 0), masks[0])
 
 
 def test_several_objects_get_numbers_in_their_order(folder, image):

@@ -320,8 +320,13 @@ def with_bad_pixels(*values):
         pytest.param("a.nii.gz", lambda p: cut(write_nifti(p, noise(32, 32, 8))), "ended before", id="cut-nifti-gz"),
         pytest.param("a.nii", lambda p: cut(write_nifti(p, noise(32, 32, 8))), "Expected .* bytes", id="cut-nifti"),
         pytest.param("a.nrrd", lambda p: cut(write_itk(p, noise(32, 32, 8))), "Error reading", id="cut-nrrd"),
-        pytest.param("a", lambda p: p.mkdir() or p, "no DICOMs", id="empty-folder"),
-        pytest.param("a", lambda p: write_picture(p / "b.png", GREY).parent, "no DICOMs", id="folder-of-pictures"),
+        pytest.param("a", lambda p: p.mkdir() or p, "is a folder without a DICOM series", id="empty-folder"),
+        pytest.param(
+            "a",
+            lambda p: write_picture(p / "b.png", GREY).parent,
+            "is a folder without a DICOM series",
+            id="folder-of-pictures",
+        ),
         pytest.param("a.nii", lambda p: write_nifti(p, with_bad_pixels(np.nan)), "1 pixels that are NaN", id="nan"),
         pytest.param(
             "a.nii",
