@@ -17,6 +17,7 @@ from ..axes import upright
 from ..crops import SmallObjects
 from ..networks.promptable import Promptable
 from ..prompts import PREVIOUS_KEY, Entry, Prompt, read_entries, write_entries
+from ..transforms.intensity import ToRGB
 from .session import NOTHING, PromptSession
 
 MOST_CROPS = 32  # whose embeddings are kept of a slice
@@ -117,8 +118,9 @@ class PromptedSliceInferer(Inferer):
         return result
 
     def rgb_slice(self, inputs: Tensor, image: Tensor) -> Tensor:
-        """Turn one slice (1, C, X, Y) into RGB, scaled as the whole volume is."""
-        if self.to_rgb is None:
+        """Turn one slice (1, C, X, Y) into RGB, scaled as the whole volume is; a colour picture's bytes stay bytes."""
+        is_picture = isinstance(self.to_rgb, ToRGB) and inputs.ndim == 4 and self.to_rgb.only_divides(image[0])
+        if self.to_rgb is None or is_picture:
             return image
         meta = getattr(inputs, "meta", {})
         meta = {key: meta[key] for key in ("percentiles",) if key in meta}
@@ -177,14 +179,16 @@ def merge_looks(session: PromptSession, owners: Sequence[int], class_count: int 
         class_count: each object's answers are those of so many classes, outermost first; nothing has one for each.
         labels: (H, W) zeros, changed in place.
     """
-    best = torch.zeros(session.size, device=session.image.device)
+    # of one answer there is nothing to compare, and the image may be large
+    best = torch.zeros(session.size if len(owners) > 1 else (1, 1), device=session.image.device).expand(session.size)
     for index, (owner, look) in enumerate(zip(owners, session.looks)):
         (x0, y0, x1, y1), logits = session.part(look)
         own, largest = labels[y0:y1, x0:x1], best[y0:y1, x0:x1]
         if class_count is None:
             wins = logits > largest
             own[wins] = owner + 1
-            largest[wins] = logits[wins]
+            if len(owners) > 1:
+                largest[wins] = logits[wins]
         else:
             own[(logits > 0) & (own <= index % class_count)] = index % class_count + 1
 

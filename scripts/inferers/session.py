@@ -15,6 +15,7 @@ from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, P
 NOTHING = -100.0  # logit outside the part of the image that was looked at
 SURE = 10.0  # logit of a mask that a user gives
 NUM_SLOTS = 6  # that the network pads a prompt to
+LARGE = 2**22  # pixels of an image that is not held as floats
 CHUNK = 16  # crops encoded, or objects decoded, at a time
 
 
@@ -35,7 +36,7 @@ class PromptSession:
 
     Args:
         network: an EfficientSAM.
-        image: (1, 3, H, W), RGB in 0..1, upright.
+        image: (1, 3, H, W), RGB in 0..1, upright; or the bytes of a picture, which take a quarter of the memory.
         crop: what small objects are; nothing never crops.
         mask_feedback: whether the network is shown its mask of the round before.
         mask_index: which of the network's four masks answers each object, where each has a meaning of its own; nothing
@@ -168,7 +169,7 @@ class PromptSession:
         windows = list(dict.fromkeys(crop for q in objects if (crop := self.looks[q].crop) not in self.kept and crop))
         for start in range(0, len(windows), CHUNK):
             part = windows[start : start + CHUNK]
-            crops = [self.resize(self.image[:, :, y0:y1, x0:x1]) for x0, y0, x1, y1 in part]
+            crops = [self.resize(as_rgb(self.image[:, :, y0:y1, x0:x1])) for x0, y0, x1, y1 in part]
             self.kept.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
 
     def extent(self, q: int, prompt: Prompt) -> Box | None:
@@ -190,6 +191,12 @@ class PromptSession:
         """Bring a crop to the network's size as the network does itself, so that crops can be encoded together."""
         side = self.network.image_size
         return nn.functional.interpolate(image, [side, side], mode="bilinear", align_corners=False)
+
+    def whole(self) -> Tensor:
+        """Give the image for the network, which resizes it: a large one's channels one by one, to spare memory."""
+        if self.image.dtype != torch.uint8 or self.size[0] * self.size[1] < LARGE:
+            return as_rgb(self.image)
+        return torch.cat([self.resize(as_rgb(channel)) for channel in self.image.split(1, dim=1)], dim=1)
 
     def decode(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Decode objects, those together that share an image embedding or have one each."""
@@ -214,7 +221,7 @@ class PromptSession:
             embeddings = torch.cat([self.kept[look.crop] for look in looks])
         else:
             if None not in self.kept:
-                self.kept[None] = self.network.encode_image(self.image)
+                self.kept[None] = self.network.encode_image(self.whole())
             embeddings = self.kept[None]
         low, iou = self.network.decode_best(
             embeddings,
@@ -248,3 +255,8 @@ class PromptSession:
         logits = torch.full(self.size, NOTHING, device=part.device)
         logits[y0:y1, x0:x1] = part
         return logits
+
+
+def as_rgb(image: Tensor) -> Tensor:
+    """Turn bytes into numbers in 0..1, as :class:`scripts.transforms.ToRGB` does; others are that already."""
+    return image.contiguous().float() / 255 if image.dtype == torch.uint8 else image

@@ -9,11 +9,12 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRange, Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
+from torch import Tensor
 
 from ..errors import InputError
 
 
-def is_picture(image: MetaTensor) -> bool:
+def is_picture(image: Tensor) -> bool:
     """Tell whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
     return image.dtype == torch.uint8 and image.ndim == 3
 
@@ -39,6 +40,10 @@ class ToRGB(Transform):
         if intensity_range is not None and not intensity_range[0] < intensity_range[1]:
             raise InputError(f"intensity_range is (low, high) with low < high, got {intensity_range}")
         self.intensity_range = intensity_range
+
+    def only_divides(self, image: Tensor) -> bool:
+        """Tell a colour picture (3, X, Y) of 8 bits, of which nothing but its bytes divided by 255 is made."""
+        return self.intensity_range is None and is_picture(image) and len(image) == 3
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
         """Convert (C, X, Y[, Z]) with 1 to 4 channels to (3, X, Y[, Z]) float32."""

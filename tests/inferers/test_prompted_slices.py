@@ -13,8 +13,9 @@ from scripts.inferers import PromptedSliceInferer
 from scripts.inferers.prompted_slices import MOST_CROPS, merge_looks
 from scripts.networks import EfficientSAM
 from scripts.prompts import PREVIOUS_KEY
-from scripts.transforms import RequestPromptsd
+from scripts.transforms import RequestPromptsd, ToRGB
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
+from tests.networks.recipe import recipe_network
 
 NOTHING = -100
 X, Y, Z = 9, 6, 4
@@ -278,3 +279,18 @@ def test_merged_is_what_the_logits_say(count, dtype):
     assert labels.shape == (1, 1, X, Y, Z) and labels.dtype == dtype
     assert torch.equal(labels.as_tensor(), torch.where(largest > 0, index + 1, 0).to(dtype))
     assert labels.meta["prompts"] == logits.meta["prompts"]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("large", [0, 10**6])
+def test_a_pictures_bytes_are_answered_as_its_numbers_are(merge, large, monkeypatch):
+    """Wrapped, ToRGB makes numbers of the whole picture; as itself it leaves bytes."""
+    monkeypatch.setattr("scripts.inferers.session.LARGE", large)
+    picture = (torch.rand(3, 150, 90, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+    network = recipe_network("vitt", 64, corrections=True).requires_grad_(False)
+    answers = []
+    for to_rgb in (ToRGB(), lambda image: ToRGB()(image)):
+        item = RequestPromptsd(points=[[[100, 40, 1]], [[20, 60, 1]]], boxes=None)({"image": MetaTensor(picture)})
+        inferer = PromptedSliceInferer(to_rgb=to_rgb, crop=SmallObjects(64), merge=merge)
+        answers.append(inferer(item["image"][None], network).as_tensor())
+    assert torch.equal(*answers)
