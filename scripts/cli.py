@@ -6,11 +6,14 @@ import difflib
 import inspect
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+import ignite.distributed as idist
 from monai.bundle import ConfigParser, run
 
 from .errors import InputError
@@ -25,6 +28,8 @@ TRACKING_SETTINGS = {
 
 USERS_PARTS = ("what you", "where things are", "as the weights")  # headings in the config files
 METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
+
+DISTRIBUTED = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer")  # in what torch.distributed says
 
 NUMBERS: dict[str, tuple[type, float, float]] = {  # kind, least and most of what a user may set
     **dict.fromkeys(("max_epochs", "batch_size", "accumulation_steps", "rounds"), (int, 1, math.inf)),
@@ -85,6 +90,11 @@ def check_settings(argv: Sequence[str]) -> None:
     if "version" in given:
         print(json.loads(METADATA.read_text())["version"])
         raise SystemExit(0)
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
+    if processes > 1 and "multi_gpu" not in str(files):
+        raise InputError(
+            f"{processes} processes would each do all the work: end config_file with one of configs/multi_gpu_*.yaml"
+        )
     parser = ConfigParser()
     parser.read_config(files)
     names = set(given) - set(inspect.signature(run).parameters)
@@ -153,6 +163,9 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
         print(f"error: {innermost}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
         print("error: stopped by Ctrl-C; --resume_path last.pth goes on with a training", file=sys.stderr)
+    elif idist.get_world_size() > 1 and isinstance(innermost, RuntimeError) and DISTRIBUTED.search(str(innermost)):
+        said = str(innermost).splitlines()[0]
+        print(f"error: another process is gone: {said}; --resume_path last.pth goes on with training", file=sys.stderr)
     elif isinstance(innermost, OSError) and innermost.strerror:  # no space, no permission, a name too long
         print(f"error: {innermost.strerror}: {innermost.filename or 'while writing'}", file=sys.stderr)
     elif "CUDA" in str(innermost) and isinstance(innermost, (AssertionError, RuntimeError)):

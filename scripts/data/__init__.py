@@ -9,6 +9,7 @@ from .mixture import mixture_datalist, mixture_weights
 from .object_dataset import ObjectDataset
 from .refuge import refuge_datalist
 from .sample import make_sample
+from .share import own_share
 
 __all__ = [
     "InputDataset",
@@ -22,6 +23,7 @@ __all__ = [
     "make_sample",
     "mixture_datalist",
     "mixture_weights",
+    "own_share",
     "pad_objects",
     "pick_split",
     "refuge_datalist",

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 from monai.data import DataLoader
+from monai.utils import string_list_all_gather
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -73,10 +75,12 @@ class InputDataset(IterableDataset):
     def __init__(self, data: Sequence[dict[str, Any]], transform: Callable) -> None:
         self.data = data
         self.transform = transform
+        self.rank, self.processes = idist.get_rank(), idist.get_world_size()  # a loader's processes do not know
 
     def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info()  # each process of a loader does its share
-        for item in self.data if worker is None else self.data[worker.id :: worker.num_workers]:
+        worker = get_worker_info()  # each process of a loader does its share, and each process of a run
+        own, shares = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for item in self.data[self.rank * shares + own :: self.processes * shares]:
             try:
                 prepared = self.transform(item)
             except Exception as error:
@@ -106,12 +110,15 @@ class InputLoader(DataLoader):
                 yield batch
 
     def finish(self) -> None:
-        """Fail at the end when an item failed.
+        """Fail at the end when an item failed, in whichever process; the first process says it.
 
         Raises:
             InputError: with the one problem, or naming how many there were.
         """
         count = len(self.dataset.data)
+        self.problems = [each for each in string_list_all_gather(self.problems, delimiter="\0") if each]
+        if self.problems and idist.get_rank() > 0:
+            raise SystemExit(1)
         if self.problems and count == 1:
             raise InputError(self.problems[0])
         if self.problems:

@@ -14,6 +14,7 @@ from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
 from .seeding import SeedEachEpoch
 from .time_left import TimeLeft
+from .time_limit import TimeLimit
 
 __all__ = [
     "CheckpointFile",
@@ -29,6 +30,7 @@ __all__ = [
     "SeedEachEpoch",
     "StopOnNonFinite",
     "TimeLeft",
+    "TimeLimit",
     "TrainingCurves",
     "ValidationPanels",
 ]

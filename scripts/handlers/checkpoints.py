@@ -119,7 +119,7 @@ class Resume:
         if engine.state.epoch_length != batches:
             raise InputError(
                 f"cannot resume: {self.path} is of a run with another network or data: {engine.state.epoch_length} "
-                f"batches in an epoch, now {batches}"
+                f"batches in an epoch, now {batches} (batch_size times the number of processes stays the same)"
             )
         if engine.state.epoch >= max_epochs:
             raise InputError(

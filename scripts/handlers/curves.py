@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
@@ -43,6 +44,8 @@ class TrainingCurves:
 
     def __call__(self, trainer: Engine) -> None:
         self.losses[trainer.state.epoch] = float(trainer.state.metrics[self.loss])
+        if idist.get_rank() > 0:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         plot_training(self.path, self.losses, {name: values for name, values in self.scores.items() if values})
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import ignite.distributed as idist
 from filelock import FileLock, Timeout
 from ignite.engine import Engine
 
@@ -30,11 +31,13 @@ class RunFolders:
         self.locks: list[FileLock] = []
 
     def attach(self, engine: Engine) -> None:
-        """Take the folders.
+        """Take the folders, for all processes of the run.
 
         Raises:
             InputError: when another run has one of them, or it cannot be written to.
         """
+        if idist.get_rank() > 0:
+            return
         for folder in dict.fromkeys(folder.resolve() for folder in self.folders):
             try:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import json
 import logging
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
@@ -53,9 +54,12 @@ class Forgetting:
     def __call__(self, trainer: Engine) -> None:
         self.network.load_state_dict(self.before)
         before = self.score()
+        idist.barrier()  # until the best weights are written
         load_weights(self.network, self.path)
         after = self.score()
 
+        if idist.get_rank() > 0:
+            return
         both = {
             name: {metric: [before[name][metric], after[name][metric]] for metric in before[name]} for name in before
         }

@@ -5,6 +5,7 @@ import json
 import logging
 from pathlib import Path
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from ..data.listing import group_names
@@ -42,7 +43,7 @@ class MetricsReport:
 
     def __call__(self, engine: Engine) -> None:
         rows, columns = self.rows.table(engine)
-        if engine.state.rank > 0:
+        if idist.get_rank() > 0:
             return
         groups = group_names([row.image for row in rows], self.group_by) if self.group_by else None
         report = summarize(engine.state.metrics, columns, rows, groups)

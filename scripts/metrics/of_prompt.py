@@ -5,7 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
+import torch
 from monai.handlers import IgniteMetricHandler
+from monai.utils import evenly_divisible_all_gather
 from torch import Tensor
 
 
@@ -20,7 +23,19 @@ class ObjectMetric(IgniteMetricHandler):
             super().update(output)
 
     def compute(self) -> Any:
+        if idist.get_world_size() > 1:
+            self.gather()
         return math.nan if self.metric_fn.get_buffer() is None else super().compute()
+
+    def gather(self) -> None:
+        """Gather the values of all processes, in their order, one of which may have none: MONAI waits for it then."""
+        metric = self.metric_fn
+        own = torch.stack(metric._buffers[0]) if metric._buffers else torch.zeros(0, 0)  # (objects, values)
+        width, bytes_each = (int(idist.all_reduce(n, "MAX")) for n in (own.shape[1], own.element_size()))
+        if width:
+            values = evenly_divisible_all_gather((own if len(own) else own.reshape(0, width)).double())
+            metric._synced_tensors = [values.to(torch.float64 if bytes_each == 8 else torch.float32)]
+            metric._synced = True
 
 
 class SelectPromptKind:

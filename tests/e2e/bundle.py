@@ -8,7 +8,9 @@ that has imported everything once, which spares the seconds of imports; the rest
 import contextlib
 import multiprocessing
 import os
+import re
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,8 +51,9 @@ class Result:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that speak to the user."""
-        return [line for line in self.err.splitlines() if line.startswith("error:")]
+        """The lines that speak to the user; of several processes torch says before each which one it is of."""
+        lines = [re.sub(r"^\[rank\d+\]: ", "", line) for line in self.err.splitlines()]
+        return [line for line in lines if line.startswith("error:")]
 
 
 def arguments(run_id, config, **settings):
@@ -92,20 +95,44 @@ def run(run_id, config, **settings):
 
 def run_warm(run_id, config, **settings):
     """Run a command in a fork of a process that has imported everything."""
+    (result,) = run_processes(1, run_id, config, **settings)
+    return result
+
+
+def run_processes(count, run_id, config, meanwhile=None, **settings):
+    """Run a command in several processes that work together, as torchrun starts them but without its eye on them.
+
+    ``meanwhile``, if any, is called with the processes and their outputs while they run.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        process = FORKS.Process(target=_main, args=(arguments(run_id, config, **settings), str(out), str(err)))
-        with mock.patch.dict(os.environ, ENVIRONMENT):  # the first start starts the process that forks
-            process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-        return Result(process.exitcode, out.read_text(), err.read_text())
+        outs = [(Path(folder) / f"out_{rank}", Path(folder) / f"err_{rank}") for rank in range(count)]
+        argv, port = arguments(run_id, config, **settings), str(_free_port())
+        processes = []
+        for rank, files in enumerate(outs):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            environment = {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if count > 1 else {}
+            processes.append(FORKS.Process(target=_main, args=(argv, *map(str, files), environment)))
+            with mock.patch.dict(os.environ, ENVIRONMENT):  # the first start starts the process that forks
+                processes[-1].start()
+        if meanwhile:
+            meanwhile(processes, [out for out, _ in outs])
+        for process in processes:
+            process.join(TIMEOUT)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        return [Result(p.exitcode, out.read_text(), err.read_text()) for p, (out, err) in zip(processes, outs)]
 
 
-def _main(argv, out, err):
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _main(argv, out, err, environment):
     """Be ``python -m monai.bundle`` in a process that has just been forked."""
+    os.environ.update(environment)
     for path, stream in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
     os.chdir(ROOT)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each process does of the work."""
+
+import ignite.distributed as idist
+import pytest
+from monai.data import DataLoader
+
+from scripts.data import InputDataset, own_share
+from scripts.errors import InputError
+
+
+def shares(monkeypatch, count, processes, give):
+    monkeypatch.setattr(idist, "get_world_size", lambda: processes)
+    return [monkeypatch.setattr(idist, "get_rank", lambda rank=rank: rank) or give() for rank in range(processes)]
+
+
+@pytest.mark.parametrize(("count", "processes"), [(7, 1), (7, 2), (7, 3), (4, 4), (0, 3)])
+def test_every_item_is_one_process_s_in_order(monkeypatch, count, processes):
+    found = shares(monkeypatch, count, processes, lambda: own_share(range(count)))
+    assert [i for share in found for i in share] == list(range(count))
+    sizes = {len(share) for share in found}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_too_few_items_are_refused(monkeypatch):
+    with pytest.raises(InputError, match="2 items cannot be shared by 3 processes: start 2 at most"):
+        shares(monkeypatch, 2, 3, lambda: own_share(range(2)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("processes", [1, 4])
+def test_each_input_is_prepared_once_whichever_worker_of_whichever_process_has_it(monkeypatch, processes, workers):
+    def read():
+        dataset = InputDataset([{"image": i} for i in range(10)], lambda item: item["image"])
+        return list(map(int, DataLoader(dataset, batch_size=1, num_workers=workers)))
+
+    found = shares(monkeypatch, 10, processes, read)
+    assert sorted(i for share in found for i in share) == list(range(10))
+    assert max(map(len, found)) - min(map(len, found)) <= workers + 1
