@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .engines import IterativeClicks
 from .errors import InputError
-from .networks import EfficientSAM, add_adapters, trainable_parameters
+from .networks import EfficientSAM, add_adapters, checkpoint_activations, trainable_parameters
 from .networks.efficient_sam import BACKBONES
 from .networks.image_encoder import PATCH_SIZE
 
@@ -59,9 +59,10 @@ class Row:
     device: str
 
 
-def prepare_training_step(row: Row, device: str, rounds: int = 1) -> Call:
+def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: bool = False) -> Call:
     """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW."""
     network = add_adapters(EfficientSAM(row.backbone, row.image_size), decoder=True).to(device).train()
+    checkpoint_activations(network, checkpointed)
     clicks = IterativeClicks(network, rounds, gradient_rounds=min(rounds, 2))
     clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most
     optimizer = torch.optim.AdamW(trainable_parameters(network), lr=1e-4)
@@ -100,6 +101,7 @@ def prepare_decode(row: Row, device: str) -> Call:
 WORKS: dict[str, Callable[[Row, str], Call]] = {
     "training step": prepare_training_step,
     "training step, 3 rounds": partial(prepare_training_step, rounds=3),
+    "training step, checkpointed": partial(prepare_training_step, checkpointed=True),
     "encode_image": prepare_encode_image,
     "decode": prepare_decode,
 }

@@ -25,8 +25,7 @@ class StopOnNonFinite:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        outputs = engine.state.output
-        loss = float(self.output_transform(outputs[0] if isinstance(outputs, list) else outputs))
+        loss = float(self.output_transform(engine.state.output))
         if not math.isfinite(loss):
             raise InputError(
                 f"the loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}: give a "

@@ -11,6 +11,7 @@ from .adapters import (
     train_only,
     trainable_parameters,
 )
+from .checkpointing import checkpoint_activations
 from .efficient_sam import EfficientSAM
 from .settings import Settings, build_network, read_settings
 from .weights import find_weights, load_weights
@@ -22,6 +23,7 @@ __all__ = [
     "adapter_state_dict",
     "add_adapters",
     "build_network",
+    "checkpoint_activations",
     "disable_adapters",
     "find_weights",
     "load_adapter",

@@ -103,8 +103,11 @@ def test_without_their_config_they_are_refused(folder, dataset):
         ]
 
 
-def test_the_same_global_batch_gives_the_same_loss_curve(folder, dataset):
-    settings = {**SMALL, **SAME_EACH_TIME, "max_epochs": 5, "val_interval": 5, "dataset_dir": dataset}
+@pytest.mark.parametrize(
+    "more", [{}, {"activation_checkpointing": True, "accumulation_steps": 2}], ids=["plain", "frugal"]
+)
+def test_the_same_global_batch_gives_the_same_loss_curve(folder, dataset, more):
+    settings = {**SMALL, **SAME_EACH_TIME, **more, "max_epochs": 5, "val_interval": 5, "dataset_dir": dataset}
     one = run_warm("training", TRAIN, **{**settings, "batch_size": 4}, **places(folder / "one"))
     assert one.code == 0, one.err
     two = run_processes(2, "training", TRAIN_TOGETHER, **{**settings, "batch_size": 2}, **places(folder / "two"))
