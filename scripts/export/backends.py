@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network that is run from its files by ONNX Runtime or OpenVINO, in place of torch."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..networks import EfficientSAM
+from .files import SETTINGS, needed, write_onnx
+
+BACKENDS = ("torch", "onnxruntime", "openvino")
+FORMAT = 1  # of what is kept; another one is written anew
+Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+
+
+class ExportedNetwork(nn.Module):
+    """Encode and decode by files, where :class:`scripts.networks.EfficientSAM` does by itself; see there.
+
+    Args:
+        folder: with what :func:`scripts.export.files.write_onnx` wrote, or OpenVINO's form of it.
+        backend: ``"onnxruntime"`` or ``"openvino"``; both run on the CPU, with as many threads as torch has.
+
+    Raises:
+        InputError: when a file or the package is missing.
+    """
+
+    def __init__(self, folder: str | Path, backend: str) -> None:
+        super().__init__()
+        folder = Path(folder)
+        if not (folder / SETTINGS).is_file():
+            raise InputError(f"{folder} holds no exported network: write one by python -m scripts.export onnx")
+        known = json.loads((folder / SETTINGS).read_text())
+        self.image_size, self.mask_size = known["image_size"], known["mask_size"]
+        self.encoder, self.decoder = (open_model(folder, part, backend) for part in ("encoder", "decoder"))
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        side = self.image_size
+        if image.shape[2:] != (side, side):
+            image = F.interpolate(image, [side, side], mode="bilinear", align_corners=False)
+        # one after the other: a runtime that has planned for one image plans anew for another number
+        found = [self.encoder({"image": each[None].contiguous().cpu().numpy()})[0] for each in image]
+        return torch.from_numpy(np.concatenate(found)).to(image.device)
+
+    def decode_all(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        mask, shown = mask_prompt, torch.tensor([float(mask_prompt is not None)])
+        if mask is None:
+            mask = torch.zeros(*points.shape[:2], 1, self.mask_size, self.mask_size)
+        feed = {"embeddings": embeddings, "points": points.float(), "point_labels": point_labels.long()}
+        feed |= {"size": torch.tensor(size).float(), "mask_prompt": mask, "has_mask": shown}
+        logits, iou = self.decoder({name: value.contiguous().cpu().numpy() for name, value in feed.items()})
+        return torch.from_numpy(logits).to(embeddings.device), torch.from_numpy(iou).to(embeddings.device)
+
+    decode_best: Any = EfficientSAM.decode_best  # which need nothing but what is above
+    upscale: Any = EfficientSAM.upscale
+
+
+def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:
+    """Give a network that answers by another backend; torch's is the network itself.
+
+    Args:
+        network: with its weights.
+        backend: one of ``"torch"``, ``"onnxruntime"`` and ``"openvino"``.
+        cache_dir: where its files are kept, written when its weights are first seen.
+        folder: files to use instead, such as those of 8 bits.
+
+    Raises:
+        InputError: when there is no such backend, or what it takes is missing.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "torch":
+        return network
+    if folder is not None:
+        return ExportedNetwork(folder, backend)
+    kept = Path(cache_dir) / "exported" / fingerprint(network)
+    if not (kept / SETTINGS).is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=kept.parent))
+        device = next(network.parameters()).device
+        write_onnx(network.cpu().eval(), work)
+        network.to(device)
+        shutil.rmtree(kept, ignore_errors=True)
+        work.rename(kept)
+    return ExportedNetwork(kept, backend)
+
+
+def fingerprint(network: EfficientSAM) -> str:
+    """Tell weights and settings from all others."""
+    state = hashlib.sha256(f"{FORMAT} {network.image_size} {network.prompt_encoder.align_points}".encode())
+    for name, tensor in network.state_dict().items():
+        state.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return state.hexdigest()[:24]
+
+
+def open_model(folder: Path, part: str, backend: str) -> Run:
+    """Open one file for a backend: OpenVINO's own where there is one, else ONNX."""
+    package = needed(backend)
+    path, threads = folder / f"{part}.onnx", torch.get_num_threads()
+    if backend == "openvino" and (folder / f"{part}.xml").is_file():
+        path = folder / f"{part}.xml"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: write it by python -m scripts.export onnx")
+    if backend == "onnxruntime":
+        options = package.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = package.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return lambda feed: session.run(None, dict(feed))
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    model = package.Core().compile_model(path, "CPU", settings)
+    return lambda feed: [result.copy() for result in model(dict(feed)).values()]

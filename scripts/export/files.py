@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a network's files."""
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.utils import optional_import
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ..errors import InputError
+from ..networks import EfficientSAM
+from .parts import Decoder, Encoder, SamDecoder, SamEncoder
+
+SETTINGS = "settings.json"
+DECODER_INPUTS = ("embeddings", "points", "point_labels", "size", "mask_prompt", "has_mask")
+SAM_INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size")
+SAM_OUTPUTS = ("masks", "iou_predictions", "low_res_masks")
+
+
+class Whole(nn.Module):
+    """All of the network as one: images, points and their labels to logits on the image's grid."""
+
+    def __init__(self, network: EfficientSAM) -> None:
+        super().__init__()
+        self.network, self.decoder = network, Decoder(network)
+
+    def forward(self, image: Tensor, points: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Segment: (B, 3, H, W), (B, Q, N, 2), (B, Q, N) int64 to the best masks (B, Q, H, W) and their IoU (B, Q)."""
+        height, width = image.shape[2:]
+        size = torch.stack([torch.scalar_tensor(height), torch.scalar_tensor(width)])
+        nothing = torch.zeros(*points.shape[:2], 1, self.network.mask_size, self.network.mask_size)
+        logits, iou = self.decoder(
+            self.network.encode_image(image), points, point_labels, size, nothing, torch.zeros(1)
+        )
+        best = iou.argmax(2)[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:])
+        return self.network.upscale(logits.gather(2, best).squeeze(2), (height, width)), iou.amax(2)
+
+
+def write_onnx(network: EfficientSAM, folder: Path) -> None:
+    """Write ``encoder.onnx``, ``decoder.onnx`` and, of both as one, ``model.onnx``.
+
+    Numbers of images, objects and points and the images' sizes are free; see :class:`scripts.export.parts.Decoder` and
+    :class:`Whole` for what goes in.
+    """
+    batch, objects, points = Dim("batch"), Dim("objects"), Dim("points")
+    size = {0: batch, 2: Dim("height"), 3: Dim("width")}
+    of_points, of_labels = ({0: batch, 1: objects, 2: points},) * 2
+    example = example_of(network)
+    write(Encoder(network), folder / "encoder.onnx", example[:1], (size,), ("image",), ("embeddings",))
+    shapes: tuple[dict, ...] = ({0: batch}, of_points, of_labels, {}, {0: batch, 1: objects}, {})
+    embeddings = network.encode_image(example[0])
+    mask = torch.zeros(2, 3, 1, network.mask_size, network.mask_size)
+    inputs = (embeddings, *example[1:], torch.tensor([48.0, 80.0]), mask, torch.ones(1))
+    write(Decoder(network), folder / "decoder.onnx", inputs, shapes, DECODER_INPUTS, ("logits", "iou"))
+    names = ("image", "points", "point_labels")
+    write(Whole(network), folder / "model.onnx", example, (size, of_points, of_labels), names, ("masks", "iou"))
+    write_settings(network, folder)
+
+
+def write_sam(network: EfficientSAM, folder: Path, height_first: bool = False) -> None:
+    """Write ``sam_encoder.onnx`` and ``sam_decoder.onnx``, which tools for segment-anything load.
+
+    Args:
+        network: to write.
+        folder: to write to.
+        height_first: see :class:`scripts.export.parts.SamEncoder`.
+    """
+    height, width, points = Dim("height"), Dim("width"), Dim("points")
+    image = torch.rand(48, 80, 3) if height_first else torch.rand(1, 3, 48, 80)
+    shape = {0: height, 1: width} if height_first else {2: height, 3: width}
+    encoder = SamEncoder(network, height_first)
+    write(encoder, folder / "sam_encoder.onnx", (image,), (shape,), ("input_image",), ("image_embeddings",))
+    inputs = (
+        encoder(image),
+        torch.full((1, 3, 2), 40.0),
+        torch.ones(1, 3),
+        torch.zeros(1, 1, 256, 256),
+        torch.ones(1),
+        torch.tensor([48.0, 80.0]),
+    )
+    shapes: tuple[dict, ...] = ({}, {1: points}, {1: points}, {}, {}, {})
+    write(SamDecoder(network), folder / "sam_decoder.onnx", inputs, shapes, SAM_INPUTS, SAM_OUTPUTS)
+
+
+def write_openvino(network: EfficientSAM, folder: Path) -> None:
+    """Write OpenVINO's form (``.xml`` and ``.bin``) of what :func:`write_onnx` writes, in float32."""
+    openvino = needed("openvino")
+    with tempfile.TemporaryDirectory() as work:
+        write_onnx(network, Path(work))
+        for path in Path(work).glob("*.onnx"):
+            model = openvino.convert_model(path)
+            openvino.save_model(model, folder / f"{path.stem}.xml", compress_to_fp16=False)
+    write_settings(network, folder)
+
+
+def write_torchscript(network: EfficientSAM, folder: Path) -> None:
+    """Write ``model.ts``, which has ``encode_image`` and ``decode`` beside the whole."""
+    torch.jit.script(network).save(str(folder / "model.ts"))
+    write_settings(network, folder)
+
+
+def write(
+    part: nn.Module,
+    path: Path,
+    example: Sequence[Tensor],
+    shapes: Sequence[dict],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> None:
+    """Write one ONNX file by torch's exporter, without what it says on the way."""
+    needed("onnxscript")
+    with quiet():
+        torch.onnx.export(
+            part.eval(),
+            tuple(example),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(shapes),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def example_of(network: EfficientSAM) -> tuple[Tensor, Tensor, Tensor]:
+    """Give two images of 48 x 80 pixels and three objects of four points on each."""
+    points = torch.rand(2, 3, 4, 2, generator=torch.Generator().manual_seed(0)) * 40
+    return torch.rand(2, 3, 48, 80), points, torch.ones(2, 3, 4, dtype=torch.int64)
+
+
+def write_settings(network: EfficientSAM, folder: Path) -> None:
+    """Write what runs the files must know of the network."""
+    known = {"image_size": network.image_size, "mask_size": network.mask_size}
+    (folder / SETTINGS).write_text(json.dumps(known) + "\n")
+
+
+def needed(name: str) -> Any:
+    """Import a package that only exports need.
+
+    Raises:
+        InputError: when it is not there, saying how to get it.
+    """
+    package, is_there = optional_import(name)
+    if not is_there:
+        raise InputError(f"this takes {name}: pip install {'onnx onnxscript' if name == 'onnxscript' else name}")
+    return package
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings that say nothing to a user: of ops that are not used, and of a graph as it is traced."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        told = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

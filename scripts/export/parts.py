@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The halves of a network as modules with plain tensors in and out, which exporters can follow."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks import EfficientSAM
+
+FRAME = 1024  # of segment-anything: the longer side of its images, in whose pixels its prompts are
+SAM_MASK = 256  # side of its low-resolution masks
+
+
+class Encoder(nn.Module):
+    """Encode images: (B, 3, H, W), RGB in 0..1, to (B, 256, T, T)."""
+
+    def __init__(self, network: EfficientSAM) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.encode_image(image)
+
+
+class Decoder(nn.Module):
+    """Decode all four masks of each object, as :meth:`scripts.networks.EfficientSAM.decode_all` does."""
+
+    def __init__(self, network: EfficientSAM) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: Tensor,
+        mask_prompt: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode from embeddings.
+
+        Args:
+            embeddings: (B, 256, T, T).
+            points: (B, Q, N, 2), (x, y) in pixels of the image.
+            point_labels: (B, Q, N) int64.
+            size: (2), float32: height and width of the image.
+            mask_prompt: (B, Q, 1, 4T, 4T) logits of the round before.
+            has_mask: (1), float32: 1 where there was one, 0 where ``mask_prompt`` says nothing.
+
+        Returns:
+            Logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4).
+        """
+        batch, queries, count = points.shape[:3]
+        encoder, side = self.network.prompt_encoder, self.network.image_size
+        points = self.place(points, point_labels, size).flatten(0, 1)  # (B*Q, N, 2)
+        labels = point_labels.flatten(0, 1)
+        slots = torch.sym_max(count, encoder.num_slots)
+        points = torch.cat([points, points.new_full((1, 1, 1), -1.0).expand(batch * queries, encoder.num_slots, 2)], 1)
+        labels = torch.cat([labels, labels.new_full((1, 1), -1).expand(batch * queries, encoder.num_slots)], 1)
+        points, labels = points[:, :slots], labels[:, :slots]
+        tokens = encoder(points, labels, (side, side))
+        shown = encoder.embed_mask(mask_prompt.flatten(0, 1), points, labels, (side, side))
+        dense = has_mask * shown + (1 - has_mask) * encoder.embed_mask(None, points, labels, (side, side))
+        embeddings = embeddings.unsqueeze(1).expand(-1, queries, -1, -1, -1).flatten(0, 1) + dense
+        logits, iou = self.network.mask_decoder(embeddings, encoder.dense_pe(), tokens)
+        return logits.unflatten(0, (batch, queries)), iou.unflatten(0, (batch, queries))
+
+    def place(self, points: Tensor, point_labels: Tensor, size: Tensor) -> Tensor:
+        """Bring points to pixels of the network's image, whose size is a tensor (scripts.prompts.align_points)."""
+        side, across = self.network.image_size, size.flip(0)  # (W, H)
+        if self.network.prompt_encoder.align_points:
+            click = ((point_labels == 1) | (point_labels == 0)).to(points.dtype)
+            share = (0.5 * click + (point_labels == 3).to(points.dtype)).unsqueeze(-1)
+            points = points + share * (1 - (across / side).clamp(max=1))
+        points = points * (side / across)
+        return torch.where(points >= 0, points, torch.full_like(points, -1.0))
+
+
+class SamEncoder(nn.Module):
+    """Encode one image as segment-anything's exported encoders do: in its shape, with black up to a square.
+
+    Args:
+        network: that encodes.
+        height_first: take (H, W, 3) in 0..255, as samexporter's files and AnyLabeling do, for (1, 3, H, W) in 0..1.
+    """
+
+    def __init__(self, network: EfficientSAM, height_first: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.height_first = height_first
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.height_first:
+            image = image.permute(2, 0, 1).unsqueeze(0) / 255
+        height, width = image.shape[2:]
+        longer = torch.sym_max(height, width)
+        return self.network.encode_image(F.pad(image, [0, longer - width, 0, longer - height]))
+
+
+class SamDecoder(nn.Module):
+    """Decode one object with the signature of segment-anything's exported decoders (Kirillov et al., 2023)."""
+
+    def __init__(self, network: EfficientSAM) -> None:
+        super().__init__()
+        self.decoder = Decoder(network)
+        self.mask_size = network.mask_size
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        orig_im_size: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode the best mask.
+
+        Args:
+            image_embeddings: (1, 256, T, T).
+            point_coords: (1, N, 2), (x, y) in pixels of the image whose longer side is 1024.
+            point_labels: (1, N) float32: -1 padding, 0 background, 1 foreground, 2 and 3 a box's corners.
+            mask_input: (1, 1, 256, 256) logits of the round before.
+            has_mask_input: (1) float32.
+            orig_im_size: (2) float32, height and width of the original image.
+
+        Returns:
+            ``masks`` (1, 1, H, W) logits, ``iou_predictions`` (1, 1), ``low_res_masks`` (1, 1, 256, 256).
+        """
+        shown = F.interpolate(mask_input, [self.mask_size, self.mask_size], mode="bilinear", align_corners=False)
+        frame = torch.full_like(orig_im_size, FRAME)
+        labels = point_labels.to(torch.int64).unsqueeze(1)
+        logits, iou = self.decoder(
+            image_embeddings, point_coords.unsqueeze(1), labels, frame, shown.unsqueeze(1), has_mask_input
+        )
+        best = iou.argmax(2)  # (1, 1)
+        low = logits[:, 0].gather(1, best[:, :, None, None].expand(-1, -1, *logits.shape[3:]))  # (1, 1, 4T, 4T)
+        masks = self.upscale(low, orig_im_size)
+        low = F.interpolate(low, [SAM_MASK, SAM_MASK], mode="bilinear", align_corners=False)
+        return masks, iou[:, 0].gather(1, best), low
+
+    def upscale(self, low: Tensor, size: Tensor) -> Tensor:
+        """Bring the mask of the square to the image of a size (2) that lies in its upper left corner."""
+        height, width = (int(n) for n in size.to(torch.int64).unbind())
+        for side in (height, width):
+            torch._check(side >= 1)
+        rows, columns = (
+            2 * (torch.arange(n) + 0.5) / size.max() - 1 for n in (height, width)
+        )  # in -1..1 of the square
+        grid = torch.stack([columns.expand(height, -1), rows.unsqueeze(1).expand(-1, width)], dim=-1).unsqueeze(0)
+        return F.grid_sample(low, grid, mode="bilinear", padding_mode="border", align_corners=False)
