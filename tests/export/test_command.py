@@ -13,7 +13,7 @@ from PIL import Image
 
 import scripts.export.__main__ as command
 from scripts.errors import InputError
-from scripts.export import ExportedNetwork, backends, checks, files, with_backend
+from scripts.export import ExportedNetwork, backends, files, with_backend
 from scripts.export.int8 import quantize_encoder
 from scripts.inferers import PromptedSliceInferer
 from scripts.networks import Settings, build_network
