@@ -27,7 +27,7 @@ from .networks import build_network, find_weights, load_weights, read_settings
 ROOT = Path(__file__).parents[1]
 NAME = "efficientsam_adapter"
 PARTS = ("configs", "scripts", "docs", "apps", "LICENSE", "README.md", "CHANGELOG.md", "requirements.txt")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "model", "logs", "bin")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "model", "logs", "bin", "node_modules")
 
 
 def check_bundle(bundle: Path) -> None:
