@@ -4,7 +4,8 @@
     python -m scripts.release --ckpt_path models/model.pt
 
 The zip holds a folder of the bundle's name with its configs, code, documents, ``models/model.pt`` with its network's
-settings, and ``models/model.ts``. monai.bundle.load reads JSON alone, so that train and inference come as JSON too.
+settings, ``models/model.ts``, and the base that training begins from. monai.bundle.load reads JSON alone: with
+``workflow_type="infer", key_in_ckpt="model"`` it finds ``configs/infer.json``.
 """
 
 import argparse
@@ -58,18 +59,16 @@ def build(weights: str, image_size: int | None, folder: Path) -> Path:
             shutil.copyfile(source, target)
     models = bundle / "models"
     models.mkdir()
-    shutil.copyfile(ROOT / "models" / "README.md", models / "README.md")
+    for path in (ROOT / "models" / "README.md", *(ROOT / "models").glob("*_base.pth")):
+        shutil.copyfile(path, models / path.name)
     settings = read_settings(weights, image_size=image_size)
     network = load_weights(build_network(settings), weights).eval().requires_grad_(False)
     torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, models / "model.pt")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     save_net_with_metadata(torch.jit.script(network), str(models / "model.ts"), meta_values=metadata)
-    for name in ("train", "inference"):
-        config = ConfigParser.load_config_file(bundle / "configs" / f"{name}.yaml")
-        if name == "train":  # of this network, whatever the checkpoint that one begins with
-            config.update({key: value for key, value in settings.state_dict().items() if key in config})
-        config["bundle_root"] = "$str(scripts.cli.METADATA.parents[1])"  # wherever it is loaded from
-        ConfigParser.export_config_file(config, str(bundle / "configs" / f"{name}.json"), indent=2)
+    config = ConfigParser.load_config_file(bundle / "configs" / "inference.yaml")
+    config["bundle_root"] = "$str(scripts.cli.METADATA.parents[1])"  # wherever it is loaded from
+    ConfigParser.export_config_file(config, str(bundle / "configs" / "infer.json"), indent=2)
     with torch.no_grad():
         check_torchscript(network, models, [torch.rand(1, 3, 90, 120)])
     return bundle
