@@ -85,6 +85,10 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--int8 is of onnx, and calibrated on the pictures that --images gives")
     weights = given.ckpt_path or find_weights("models", None, ["model.pt"])
     settings = read_settings(weights, image_size=given.image_size)
+    if settings.class_masks and given.form == "sam":
+        raise InputError(
+            "these weights answer with a mask for each class: export onnx, whose decoder gives all of them"
+        )
     network = load_weights(build_network(settings), weights).eval().requires_grad_(False)
     images = read_images(given.images, given.cache_dir, given.count)
     folder = Path(given.output_dir or f"models/{given.form}")

@@ -179,6 +179,15 @@ def test_what_is_missing_is_said(tmp_path, backend, folder, said):
         with_backend(build_network(Settings("vitt", 64)), backend, str(tmp_path), folder and str(tmp_path / folder))
 
 
+def test_masks_for_classes_are_not_written_as_one_best(tmp_path):
+    settings = Settings("vitt", 64, class_masks=True, classes={"disc": [1, 2], "cup": [2]})
+    torch.save(
+        {"model": build_network(settings).state_dict(), "settings": settings.state_dict()}, tmp_path / "model.pt"
+    )
+    with pytest.raises(InputError, match="a mask for each class: export onnx"):
+        command.main(["sam", "--ckpt_path", str(tmp_path / "model.pt")])
+
+
 def test_8_bits_need_images_to_calibrate_on():
     with pytest.raises(InputError, match="calibrated on the pictures that --images gives"):
         command.main(["onnx", "--int8"])
