@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DICOM series and segmentations: found, read onto the image's grid, and written."""
 
+import json
 import sys
 
 import highdicom
@@ -8,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from monai.data import MetaTensor
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
@@ -15,7 +17,8 @@ from scripts import dicom
 from scripts.data import find_datalist, find_inputs
 from scripts.data.object_dataset import find_objects
 from scripts.errors import InputError
-from scripts.transforms import LoadCheckedImaged
+from scripts.handlers import PredictionSaver
+from scripts.transforms import LoadCheckedImaged, ToRGB
 from scripts.transforms.grids import on_grid_of
 from scripts.transforms.reading import label_values
 from tests.files import write_dicom, write_picture, write_series
@@ -165,3 +168,12 @@ def test_without_highdicom_it_says_what_to_install(series, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(InputError, match="takes highdicom: pip install highdicom"):
         LoadCheckedImaged("label", label=True)({"label": seg})
+
+
+def test_where_nothing_was_found_the_rest_is_written(series, tmp_path, caplog):
+    image = LoadCheckedImaged("image")({"image": series})["image"]
+    nothing = MetaTensor(torch.zeros(1, *image.shape[1:], dtype=torch.uint8), meta=image.meta)
+    PredictionSaver(str(tmp_path / "out"), ToRGB(), output_type="dicomseg").save(image, nothing, "scan")
+    assert "no DICOM SEG is written" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan_objects.csv", "scan_prediction.json"]
+    assert json.loads((tmp_path / "out" / "scan_prediction.json").read_text())["mask"] is None

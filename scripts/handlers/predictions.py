@@ -93,12 +93,9 @@ class PredictionSaver:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         entries = read_entries(labels) or []
         if self.output_type:
-            mask_path = self.output_dir / f"{name}_mask.dcm"
-            count = max([int(labels.max()), *(entry["object"] + 1 for entry in entries)])
-            names = self.names or [f"object {number}" for number in range(1, count + 1)]
-            write_segmentation(mask_path, source, labels[0].cpu(), np.asarray(image.affine, float), names)
+            mask = self.save_segmentation(image, labels, entries, source, name)
         else:
-            mask_path = self.save_mask(labels, source, name)
+            mask = self.save_mask(labels, source, name).name
         overlays = self.save_overlays(image, labels, entries, name)
         rows = [
             row
@@ -106,10 +103,23 @@ class PredictionSaver:
             for row in list_objects(upright_ids(labels, k), entries, k, self.names)
         ]
         write_objects(self.output_dir / f"{name}_objects.csv", rows)
-        report = {"image": str(source), "mask": mask_path.name, "overlays": overlays, "objects": entries}
+        report = {"image": str(source), "mask": mask, "overlays": overlays, "objects": entries}
         if "seconds" in labels.meta:
             report["seconds"] = labels.meta["seconds"]
         (self.output_dir / f"{name}_prediction.json").write_text(json.dumps(report, indent=2) + "\n")
+
+    def save_segmentation(
+        self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], source: Path, name: str
+    ) -> str | None:
+        """Write the label map as a DICOM SEG, which cannot be empty, and give its name."""
+        if not labels.any():
+            logger.warning(f"nothing was found on {source}: no DICOM SEG is written, since it cannot be empty")
+            return None
+        count = max([int(labels.max()), *(entry["object"] + 1 for entry in entries)])
+        names = self.names or [f"object {number}" for number in range(1, count + 1)]
+        path = self.output_dir / f"{name}_mask.dcm"
+        write_segmentation(path, source, labels[0].cpu(), np.asarray(image.affine, float), names)
+        return path.name
 
     def save_mask(self, labels: MetaTensor, source: Path, name: str) -> Path:
         """Write the label map and give its path."""
