@@ -17,9 +17,8 @@ def read(folder):
     return run, client, {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_is_followed_with_its_settings_and_pictures(folder, dataset, processes):
-    config = [TRAIN] if processes == 1 else [TRAIN, "configs/multi_gpu_train.yaml"]
+def test_a_run_of_two_processes_is_followed_once_with_its_settings_and_pictures(folder, dataset):
+    processes, config = 2, [TRAIN, "configs/multi_gpu_train.yaml"]
     given = {**SMALL, "dataset_dir": dataset, "max_epochs": 2, "tracking": "configs/mlflow.yaml", "run_name": "first"}
     results = run_processes(processes, "training", config, **given, **places(folder))
     assert [result.code for result in results] == [0] * processes, results[0].err
