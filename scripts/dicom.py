@@ -16,11 +16,9 @@ from pydicom.uid import SegmentationStorage, generate_uid
 from .axes import upright
 from .errors import InputError
 
-HEADER = ("SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient", "NumberOfFrames")
-SEGMENTATIONS = (
-    SegmentationStorage,
-    "1.2.840.10008.5.1.4.1.1.66.7",
-)  # the second is of label maps, which pydicom does not name
+HEADER = ("SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient")
+LABEL_MAPS = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom has no name for it
+SEGMENTATIONS = (SegmentationStorage, LABEL_MAPS)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # of an image, which files may leave out or empty and highdicom copies
 MAY_BE_EMPTY = (

@@ -24,7 +24,7 @@ from ..networks import EfficientSAM, build_network, find_weights, load_weights, 
 from ..transforms import LoadCheckedImaged, ToRGB
 from .checks import check_pair, check_sam, check_torchscript, check_whole
 from .files import write_onnx, write_openvino, write_sam, write_torchscript
-from .int8 import calibration_images, quantize_encoder
+from .int8 import MOST, quantize_encoder
 
 FORMATS = ("onnx", "openvino", "sam", "torchscript")
 
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         for line in export(network, given.form, Path(work), images, given.height_first):
             print(line)
         if given.int8:
-            more = read_images(given.images, given.cache_dir, calibration_images(given.count))
+            more = read_images(given.images, given.cache_dir, max(given.count, MOST))
             print(quantize_encoder(network, Path(work), more))
         folder.mkdir(exist_ok=True)
         for path in Path(work).iterdir():  # only what was found to be right is kept
@@ -109,5 +109,4 @@ if __name__ == "__main__":
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {error}")

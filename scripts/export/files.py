@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from ..errors import InputError
 from ..networks import EfficientSAM
-from .parts import Decoder, Encoder, SamDecoder, SamEncoder
+from .parts import Decoder, Encoder, SamDecoder, SamEncoder, Whole
 
 SETTINGS = "settings.json"
 DECODER_INPUTS = ("embeddings", "points", "point_labels", "size", "mask_prompt", "has_mask")
@@ -26,30 +26,11 @@ SAM_INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", 
 SAM_OUTPUTS = ("masks", "iou_predictions", "low_res_masks")
 
 
-class Whole(nn.Module):
-    """All of the network as one: images, points and their labels to logits on the image's grid."""
-
-    def __init__(self, network: EfficientSAM) -> None:
-        super().__init__()
-        self.network, self.decoder = network, Decoder(network)
-
-    def forward(self, image: Tensor, points: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment: (B, 3, H, W), (B, Q, N, 2), (B, Q, N) int64 to the best masks (B, Q, H, W) and their IoU (B, Q)."""
-        height, width = image.shape[2:]
-        size = torch.stack([torch.scalar_tensor(height), torch.scalar_tensor(width)])
-        nothing = torch.zeros(*points.shape[:2], 1, self.network.mask_size, self.network.mask_size)
-        logits, iou = self.decoder(
-            self.network.encode_image(image), points, point_labels, size, nothing, torch.zeros(1)
-        )
-        best = iou.argmax(2)[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:])
-        return self.network.upscale(logits.gather(2, best).squeeze(2), (height, width)), iou.amax(2)
-
-
 def write_onnx(network: EfficientSAM, folder: Path) -> None:
     """Write ``encoder.onnx``, ``decoder.onnx`` and, of both as one, ``model.onnx``.
 
     Numbers of images, objects and points and the images' sizes are free; see :class:`scripts.export.parts.Decoder` and
-    :class:`Whole` for what goes in.
+    :class:`scripts.export.parts.Whole` for what goes in.
     """
     batch, objects, points = Dim("batch"), Dim("objects"), Dim("points")
     size = {0: batch, 2: Dim("height"), 3: Dim("width")}

@@ -12,12 +12,7 @@ from ..networks import EfficientSAM
 from .backends import open_model
 from .files import needed, quiet
 
-MOST = 64  # images that a calibration reads
-
-
-def calibration_images(count: int) -> int:
-    """Tell how many images to calibrate on where so many are checked."""
-    return max(count, MOST)
+MOST = 64  # images that a calibration reads, or as many as are checked where those are more
 
 
 def quantize_encoder(network: EfficientSAM, folder: Path, images: Sequence[Tensor]) -> str:

@@ -77,6 +77,25 @@ class Decoder(nn.Module):
         return torch.where(points >= 0, points, torch.full_like(points, -1.0))
 
 
+class Whole(nn.Module):
+    """All of the network as one: images, points and their labels to logits on the image's grid."""
+
+    def __init__(self, network: EfficientSAM) -> None:
+        super().__init__()
+        self.network, self.decoder = network, Decoder(network)
+
+    def forward(self, image: Tensor, points: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Segment: (B, 3, H, W), (B, Q, N, 2), (B, Q, N) int64 to the best masks (B, Q, H, W) and their IoU (B, Q)."""
+        height, width = image.shape[2:]
+        size = torch.stack([torch.scalar_tensor(height), torch.scalar_tensor(width)])
+        nothing = torch.zeros(*points.shape[:2], 1, self.network.mask_size, self.network.mask_size)
+        logits, iou = self.decoder(
+            self.network.encode_image(image), points, point_labels, size, nothing, torch.zeros(1)
+        )
+        low, quality = take_best(logits, iou)
+        return self.network.upscale(low, (height, width)), quality
+
+
 class SamEncoder(nn.Module):
     """Encode one image as segment-anything's exported encoders do: in its shape, with black up to a square.
 
@@ -134,19 +153,23 @@ class SamDecoder(nn.Module):
         logits, iou = self.decoder(
             image_embeddings, point_coords.unsqueeze(1), labels, frame, shown.unsqueeze(1), has_mask_input
         )
-        best = iou.argmax(2)  # (1, 1)
-        low = logits[:, 0].gather(1, best[:, :, None, None].expand(-1, -1, *logits.shape[3:]))  # (1, 1, 4T, 4T)
+        low, quality = take_best(logits, iou)  # (1, 1, 4T, 4T), (1, 1)
         masks = self.upscale(low, orig_im_size)
         low = F.interpolate(low, [SAM_MASK, SAM_MASK], mode="bilinear", align_corners=False)
-        return masks, iou[:, 0].gather(1, best), low
+        return masks, quality, low
 
     def upscale(self, low: Tensor, size: Tensor) -> Tensor:
         """Bring the mask of the square to the image of a size (2) that lies in its upper left corner."""
         height, width = (int(n) for n in size.to(torch.int64).unbind())
         for side in (height, width):
             torch._check(side >= 1)
-        rows, columns = (
-            2 * (torch.arange(n) + 0.5) / size.max() - 1 for n in (height, width)
-        )  # in -1..1 of the square
+        # in -1..1 of the square
+        rows, columns = (2 * (torch.arange(n) + 0.5) / size.max() - 1 for n in (height, width))
         grid = torch.stack([columns.expand(height, -1), rows.unsqueeze(1).expand(-1, width)], dim=-1).unsqueeze(0)
         return F.grid_sample(low, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def take_best(logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the mask (B, Q, h, w), of four (B, Q, 4, h, w), whose predicted IoU, of (B, Q, 4), is best; and that IoU."""
+    best = iou.argmax(2)[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:])
+    return logits.gather(2, best).squeeze(2), iou.amax(2)

@@ -134,7 +134,10 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
             return last[1]
         try:
             source = self.file_of(path)
-            image = load_segmentation(source) if is_segmentation(source) else self._loader(str(source))
+            is_label = is_segmentation(source)
+            if is_label and not self.label:
+                raise InputError(f"{source} is a DICOM SEG: that is a label, give the image that it is of")
+            image = load_segmentation(source) if is_label else self._loader(str(source))
         except InputError:
             raise
         except Exception as error:  # each reader has its own kinds
@@ -159,9 +162,7 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
             files = series_files(path)
             if not files:
                 raise InputError(f"{path} is a folder without a DICOM series: give a file, or the folder of one")
-            path = files[0] if len(files) == 1 else path
-        if not self.label and is_segmentation(path):
-            raise InputError(f"{path} is a DICOM SEG: that is a label, give the image that it is of")
+            return files[0] if len(files) == 1 else path
         return path
 
 

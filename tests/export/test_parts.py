@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from scripts.export.checks import clicks
-from scripts.export.files import Whole
-from scripts.export.parts import FRAME, Decoder, SamDecoder, SamEncoder
+from scripts.export.parts import FRAME, Decoder, SamDecoder, SamEncoder, Whole
 from tests.networks.recipe import recipe_network
 
 SIZES = [(64, 64), (40, 100), (300, 90)]  # H, W
