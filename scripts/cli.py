@@ -9,9 +9,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import ignite.distributed as idist
 from monai.bundle import ConfigParser, run
@@ -60,6 +61,18 @@ def check_numbers(**settings: object) -> None:
             what = "a whole number" if kind is int else "a number"
             most = f"from {low} on" if high in (math.inf, 2**32 - 1) else f"from {low} to {high}"
             raise InputError(f"{name} is {what} {most}, got {value!r}")
+
+
+def as_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give settings that come from outside, as overrides of a config that takes them as they are.
+
+    MONAI evaluates a text that begins with ``$``, and reads ``@``, ``%`` and ``#`` in texts. It reads nothing in a
+    tuple, so that the values stand in one, and each setting is the expression that gives its own.
+
+    Args:
+        settings: values of any type by the id of a setting.
+    """
+    return {"given_values": tuple(settings.values()), **{n: f"$@given_values[{i}]" for i, n in enumerate(settings)}}
 
 
 def show_errors() -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from scripts import cli
 from scripts.errors import InputError
@@ -276,3 +277,16 @@ def test_version_is_that_of_the_metadata(config, capsys):
 def test_a_tilde_that_the_shell_left_is_refused(config):
     with pytest.raises(InputError, match=r'--image_size ~/models: write the folder out, as in "\$HOME/models"'):
         prepare(config, "--image_size=~/models")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["$1 + 1", "@max_epochs", "%train.yaml", "Patient #1", "$@", "a\nb", {"_target_": "os.abort"}, [{"image": "$1"}]],
+)
+def test_values_from_outside_reach_a_config_as_they_are(value):
+    config = ConfigParser(
+        {"max_epochs": 20, "train": {"data": None, "shown": "@train#data"}, "path": "$str(@folder)", "folder": ""}
+    )
+    config.update(cli.as_values({"folder": value, "train#data": value}))
+    assert config.get_parsed_content("folder") == config.get_parsed_content("train#shown") == value
+    assert config.get_parsed_content("path") == str(value)

@@ -13,10 +13,11 @@ from .adapters import (
 )
 from .checkpointing import checkpoint_activations
 from .efficient_sam import EfficientSAM
-from .settings import Settings, build_network, read_settings
+from .settings import SAMPLE, Settings, build_network, read_settings
 from .weights import find_weights, load_weights
 
 __all__ = [
+    "SAMPLE",
     "AdapterWeights",
     "EfficientSAM",
     "Settings",

@@ -173,8 +173,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"no weights at {path}: give a file that exists, or fetch upstream's by "
             "python -m monai.bundle download_large_files --bundle_path ."
         )
+    source = _unzip(path)
     try:
-        whole = torch.load(_unzip(path), map_location="cpu", weights_only=True)
+        broken = zipfile.ZipFile(source).testzip() if zipfile.is_zipfile(source) else None
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
+        broken = "its index"
+    if broken is not None:  # torch writes a checksum of each part, and does not look at it
+        raise InputError(f"{path} was changed after it was saved ({broken} is broken): copy it again")
+    try:
+        whole = torch.load(_rewound(source), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
         raise InputError(f"{path} is not a readable PyTorch checkpoint (cut short, or of another kind)") from error
     tensors = whole
@@ -192,6 +199,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     noted = getattr(tensors, "_metadata", {}).get("", {}).get("image_size") if settings is None else None
     state, notes = _rename({key.removeprefix("module."): value for key, value in tensors.items()}, path)
     return Checkpoint(state, settings, noted, notes, whole)
+
+
+def _rewound(source: Path | io.BytesIO) -> Path | io.BytesIO:
+    """Go back to the start of a file that was read."""
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    return source
 
 
 def _unzip(path: Path) -> Path | io.BytesIO:

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from ..dicom import is_segmentation, read_segmentation, series_files
 from ..errors import InputError
 from .grids import PARTIAL_KEY
+from .headers import check_header
 from .intensity import intensity_bounds, is_picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -134,6 +135,8 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
             return last[1]
         try:
             source = self.file_of(path)
+            if source.is_file():
+                check_header(source)
             is_label = is_segmentation(source)
             if is_label and not self.label:
                 raise InputError(f"{source} is a DICOM SEG: that is a label, give the image that it is of")

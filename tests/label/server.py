@@ -53,26 +53,34 @@ class Server:
     root: Path
     studies: str
     conf: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
 
-    def start(self, port=None):
+    def command(self):
+        conf = [word for key, value in self.conf.items() for word in (f"--{key}", value)]
+        serve = self.root / "apps" / "label" / "serve.py"
+        return [VENV / "bin" / "python", serve, "--studies", self.studies, "--port", str(self.port), *conf]
+
+    def start(self, port=None, ready=200):
         import client  # of the plugin
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", port or 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        conf = [word for key, value in {"address": self.url, **self.conf}.items() for word in ("--conf", key, value)]
-        command = [VENV / "bin" / "python", "-m", "monailabel.main", "start_server", "--app", self.root / "apps/label"]
-        command += ["--studies", self.studies, "--host", "127.0.0.1", "--port", str(self.port), *conf]
         self.file = open(self.root / "server.log", "a")
-        environment = {"PATH": f"{VENV}/bin:/usr/bin:/bin:/usr/sbin", "HOME": str(self.root), **ENVIRONMENT}
+        environment = {
+            "PATH": f"{VENV}/bin:/usr/bin:/bin:/usr/sbin",
+            "HOME": str(self.root),
+            **ENVIRONMENT,
+            **self.environment,
+        }
         self.process = subprocess.Popen(
-            command, stdout=self.file, stderr=self.file, env=environment, cwd=self.root, start_new_session=True
+            self.command(), stdout=self.file, stderr=self.file, env=environment, cwd=self.root, start_new_session=True
         )
         wait_for(lambda: f"Ready: {self.url}" in self.log or self.process.poll() is not None)
         assert self.process.poll() is None, self.log[-3000:]
-        wait_for(lambda: self.status("/info/") == 200)
+        wait_for(lambda: self.status("/info/") == ready)
         self.client = client.MONAILabelClient(self.url, str(self.root), "tester")
         return self
 

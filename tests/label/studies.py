@@ -38,6 +38,7 @@ def make_studies(folder):
         rows = image.T.astype(np.uint8)
         write_picture(folder / name, np.stack([rows, rows // 2, rows // 3], 2) if name.endswith("jpg") else rows)
         truths[name.partition(".")[0]] = truth
+    (folder / "broken.png").write_text("no picture")
     return truths
 
 

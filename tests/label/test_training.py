@@ -5,6 +5,7 @@ import hashlib
 import shutil
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -25,13 +26,13 @@ CLICK = {"foreground": [[20, 24, 0]]}
 def server(tmp_path):
     """A server on six pictures, whose weights are a fine-tune of a smaller network than configs/train.yaml asks for."""
     require_environment()
-    make_lesions(tmp_path / "studies", 6)
+    make_lesions(tmp_path / "Patient #1 @x %y $z", 6)
     root = copy_bundle(tmp_path)
     settings = Settings(image_size=128, adapters={"kind": "bottleneck", "ratio": 0.5})
     torch.manual_seed(0)
     network = load_weights(build_network(settings), BASE)
     torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, root / "models" / "model.pt")
-    server = Server(root, str(tmp_path / "studies")).start()
+    server = Server(root, str(tmp_path / "Patient #1 @x %y $z")).start()
     yield server
     server.stop()
     shutil.rmtree(tmp_path)
@@ -58,7 +59,10 @@ def test_a_training_serves_its_weights_and_keeps_those_before(server, tmp_path):
     old = digest(models / "model.pt")
 
     save_labels(server, tmp_path, 5, second_class=True)
-    assert server.train(max_epochs=2)["status"] == "DONE", server.log[-3000:]
+    code = f'$__import__("os").system("touch {tmp_path}/made_by_code")'
+    hostile = dict.fromkeys(("tracking", "tracking_uri", "tracking_experiment_name", "gpus", "multi_gpu", "mask"), code)
+    assert server.train(max_epochs=2, **hostile)["status"] == "DONE", server.log[-3000:]
+    assert not (tmp_path / "made_by_code").exists()
     assert digest(models / "model.pt") != old == digest(models / "previous.pth")
     assert digest(models / BASE.name) == digest(BASE)
     new = torch.load(models / "model.pt", weights_only=True)["settings"]
@@ -87,6 +91,9 @@ def test_a_server_killed_while_it_trains_loses_nothing(server, tmp_path):
     old = digest(models / "model.pt")
     server.client.train_start("efficientsam", {"max_epochs": 50, "val_split": 0.25, "device": "cpu"})
     wait_for(lambda: server.client.info()["train_stats"]["efficientsam"].get("epoch", 0) >= 1)
+    (child,) = psutil.Process(server.process.pid).children()
+    server.process.kill()  # alone: what it started goes by itself
+    child.wait(timeout=20)
     server.stop()
     assert digest(models / "model.pt") == old
 

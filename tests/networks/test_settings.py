@@ -143,3 +143,49 @@ def test_an_adapter_without_its_base_names_what_is_missing(save):
     base.unlink()
     with pytest.raises(InputError, match=r"no weights at .*base\.pth"):
         load_weights(build_network(read_settings(path)), path)
+
+
+HOSTILE = [
+    "$__import__('os').abort()",
+    "@image_size",
+    "%a.yaml",
+    {"_target_": "os.abort"},
+    ["$1"],
+    7.5,
+    -1,
+    b"x",
+    10**30,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=repr)
+@pytest.mark.parametrize("name", [*Settings.__dataclass_fields__, "another"])
+def test_a_checkpoint_with_a_setting_of_another_type_is_refused_by_name(tmp_path, name, value):
+    _, checkpoint = saved(Settings(image_size=64))
+    checkpoint["settings"][name] = value
+    torch.save(checkpoint, tmp_path / "model.pt")
+    if name == "trained_on" and isinstance(value, str):  # a name, which nothing reads
+        assert read_settings(tmp_path / "model.pt").trained_on == value
+        return
+    with pytest.raises(InputError, match=rf"model\.pt.*{'adapters' if name == 'adapters' else name}"):
+        read_settings(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("settings", ["$1", ["image_size"], 7, {3: 4}])
+def test_settings_that_are_none_are_refused(tmp_path, settings):
+    _, checkpoint = saved(Settings(image_size=64))
+    torch.save({**checkpoint, "settings": settings}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt holds settings that are not by name"):
+        read_settings(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("first", [5_000, 400_000])
+def test_a_file_whose_bytes_were_changed_is_refused(tmp_path, first):
+    network, checkpoint = saved(Settings(image_size=64))
+    torch.save(checkpoint, tmp_path / "model.pt")
+    load_weights(build_network(Settings(image_size=64)), tmp_path / "model.pt")
+    content = bytearray((tmp_path / "model.pt").read_bytes())
+    content[first : first + 2000] = bytes(255 - byte for byte in content[first : first + 2000])
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(InputError, match="was changed after it was saved"):
+        load_weights(network, tmp_path / "model.pt")

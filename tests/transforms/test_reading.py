@@ -318,8 +318,8 @@ def with_bad_pixels(*values):
         pytest.param("a.jpg", lambda p: cut(write_picture(p, noise(64, 64, 3))), "truncated", id="cut-jpeg"),
         pytest.param("a.tif", lambda p: cut(write_picture(p, noise(64, 64, 3))), "truncated", id="cut-tiff"),
         pytest.param("a.nii.gz", lambda p: cut(write_nifti(p, noise(32, 32, 8))), "ended before", id="cut-nifti-gz"),
-        pytest.param("a.nii", lambda p: cut(write_nifti(p, noise(32, 32, 8))), "Expected .* bytes", id="cut-nifti"),
-        pytest.param("a.nrrd", lambda p: cut(write_itk(p, noise(32, 32, 8))), "Error reading", id="cut-nrrd"),
+        pytest.param("a.nii", lambda p: cut(write_nifti(p, noise(32, 32, 8))), "was cut short", id="cut-nifti"),
+        pytest.param("a.nrrd", lambda p: cut(write_itk(p, noise(32, 32, 8))), "was cut short", id="cut-nrrd"),
         pytest.param("a", lambda p: p.mkdir() or p, "is a folder without a DICOM series", id="empty-folder"),
         pytest.param(
             "a",

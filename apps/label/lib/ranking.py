@@ -9,7 +9,8 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from .errors import sentence_of
-from .infer import BEST, PromptedInfer, file_state, find_weights
+from .infer import PromptedInfer
+from .weights import BEST, file_state, find_weights
 
 logger = logging.getLogger(__name__)
 

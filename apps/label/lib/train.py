@@ -6,25 +6,31 @@ import logging
 import math
 import os
 import shutil
+import threading
 import time
 from typing import Any
 
-import torch
+import monai
+from monai.data import partition_dataset
 from monailabel.interfaces.datastore import Datastore
-from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list
+
+from scripts.cli import as_values
+from scripts.networks import read_settings
 
 from .errors import RequestError
-from .infer import BUNDLE, FINE_TUNE, MODELS, find_weights, offered
+from .weights import BUNDLE, FINE_TUNE, MODELS, PREVIOUS, find_weights, offered
 
 logger = logging.getLogger(__name__)
 
 RUNS = MODELS / "label_runs"
 STATS = RUNS / "train_stats.json"
-PREVIOUS = MODELS / "previous.pth"  # what answered before the last training
 OF_NETWORK = ("backbone", "image_size", "adapters", "mask_feedback")
+SERVER = os.getppid()  # of the process that trains
 
 
-class Trainer(BundleTrainTask):
+class Trainer(TrainTask):
     """Train from the weights that answer, in a folder of the run, and serve the result.
 
     Args:
@@ -32,11 +38,12 @@ class Trainer(BundleTrainTask):
     """
 
     def __init__(self, conf: dict[str, str]) -> None:
-        super().__init__(str(BUNDLE), conf)
+        super().__init__("Fine-tune on the saved labels")
+        self.conf = conf
 
     def config(self) -> dict[str, Any]:
         """Give a client's options."""
-        return {**super().config(), "max_epochs": 10, "run_id": "training", "model_filename": offered()}
+        return {"device": device_list(), "max_epochs": 10, "val_split": 0.2, "model_filename": offered()}
 
     def stats(self) -> dict[str, Any]:
         """Tell how the last training went, epoch by epoch, and how it goes."""
@@ -50,44 +57,54 @@ class Trainer(BundleTrainTask):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict:
         """Train, and serve the best weights of the run.
 
+        Args:
+            request: checked fields, see :data:`lib.checks.TRAIN`.
+            datastore: of the labels.
+
         Raises:
             RequestError: when no label has been saved.
         """
-        if not datastore.datalist():
+        pairs = [{"image": pair["image"], "label": pair["label"]} for pair in datastore.datalist()]
+        if not pairs:
             raise RequestError("no image has a saved label yet: save one, then train")
+        end_with_server()
+        share = request.get("val_split", 0.2)
+        parts = partition_dataset(pairs, ratios=[1 - share, share]) if share > 0 else [pairs, []]
         shutil.rmtree(RUNS, ignore_errors=True)  # of a run that was stopped
         run = RUNS / time.strftime("%Y%m%d-%H%M%S")
         run.mkdir(parents=True)
-        self.run, self.start = run, find_weights(request.get("model_filename"))
-        super().__call__({**request, "run_id": "training", "multi_gpu": False}, datastore)
+        start = find_weights(request.get("model_filename"))
+        settings = read_settings(start)
+        values = {name: getattr(settings, name) for name in OF_NETWORK}
+        values |= {"pretrained": str(start), "bundle_root": str(BUNDLE), "device": request.get("device", "cpu")}
+        values |= {"ckpt_dir": str(run), "output_dir": str(run / "eval"), "trained_on": "labels"}
+        values |= {"train#trainer#max_epochs": request.get("max_epochs", 10)}
+        values |= {"train#dataset#data": parts[0], "validate#dataset#data": parts[1]}
+        values |= {"label_stats#stats_path": str(STATS), "label_stats#output_dir": str(run)}
+        monai.bundle.run(
+            run_id="training",
+            meta_file=str(BUNDLE / "configs" / "metadata.json"),
+            config_file=[str(BUNDLE / "configs" / "train.yaml"), str(BUNDLE / "apps" / "label" / "stats.yaml")],
+            **as_values(values),
+        )
         if (MODELS / FINE_TUNE).is_file():
-            shutil.copyfile(MODELS / FINE_TUNE, PREVIOUS)
+            shutil.copyfile(MODELS / FINE_TUNE, MODELS / PREVIOUS)
         for name in ("adapter.pth", FINE_TUNE):  # what answers last
             os.replace(run / name, MODELS / name)
         shutil.rmtree(run)
         return {}
 
-    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list) -> None:
-        """Leave out MONAI Label's loader, which takes any file without a word of what is missing from it."""
 
-    def _update_overrides(self, overrides: dict[str, Any]) -> None:
-        overrides["pretrained"] = str(self.start)
-        settings = torch.load(self.start, map_location="cpu", weights_only=True).get("settings", {})
-        overrides.update({name: settings[name] for name in OF_NETWORK if settings.get(name) is not None})
-        overrides["ckpt_dir"] = str(self.run)
-        overrides["output_dir"] = str(self.run / "eval")
-        overrides["label_stats"] = {
-            "_target_": "monailabel.tasks.train.handler.PublishStatsAndModel",
-            "stats_path": str(STATS),
-            "publish_path": None,
-            "key_metric_filename": FINE_TUNE,
-            "start_ts": int(time.time()),
-            "run_id": "training",
-            "output_dir": str(self.run),
-            "trainer": "@train#trainer",
-            "evaluator": "@validate#evaluator",
-        }
-        overrides["run"] = ["$@label_stats.attach(@train#trainer)", *self.bundle_config["run"]]
+def end_with_server() -> None:
+    """End this process when the server that started it is gone: nobody would know what its weights are."""
+
+    def watch() -> None:
+        while os.getppid() == SERVER:
+            time.sleep(0.5)
+        logger.error("the server is gone: this training ends, and what answers stays as it was")
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door of the server: who may ask, and MONAI Label's routes behind checks of all that comes in.
+
+The routes are MONAI Label's own. Those that take files or parameters are declared here again and call the same
+functions, with checked values, in a thread, so that the server answers others meanwhile. Routes that nothing here needs
+(batch inference, whole slides, scoring, changing models) are not served.
+"""
+
+import errno
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Any
+
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.responses import JSONResponse
+from monailabel.endpoints import activelearning, datastore, infer, info, logs, model, ohif, proxy, session, train
+from monailabel.endpoints.infer import ResultType
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelError,
+    MONAILabelException,
+)
+from starlette.middleware.cors import CORSMiddleware
+
+from .archives import check_archive
+from .checks import INFER, SAMPLE, TRAIN, name, parse_object, plain, read_fields
+from .errors import sentence_of
+from .gate import Gate
+from .listing import SUFFIXES, suffix_of
+
+logger = logging.getLogger(__name__)
+
+NAMES = ("image", "label", "tag", "id", "session_id", "model", "strategy")  # of what is looked for in the studies
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def make_door(gate: dict[str, Any], token: str | None, origins: list[str], is_remote: bool) -> FastAPI:
+    """Make the app that answers.
+
+    Args:
+        gate: arguments of :class:`Gate`.
+        token: that clients show, if any.
+        origins: web pages that may ask, beside the server's own.
+        is_remote: whether the studies are of a DICOMweb server, to which OHIF's requests go on.
+    """
+    app = FastAPI(title="EfficientSAM Adapter", docs_url="/", redoc_url=None)
+    app.include_router(auth_routes(token))
+    checked = [Depends(check_names)]
+    app.include_router(routes, dependencies=checked)
+    served = [info, model, train, datastore, logs, session, ohif, *([proxy] if is_remote else [])]
+    for router in (module.router for module in served):
+        app.include_router(router, dependencies=checked)
+    app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(Gate, **gate)
+    for kind in (Exception, MONAILabelException, OSError, ValueError):
+        app.add_exception_handler(kind, answer_error)
+    return app
+
+
+def check_names(request: Request) -> None:
+    """Refuse names in an address that are paths."""
+    for key in NAMES:
+        for value in (*request.query_params.getlist(key), request.path_params.get(key)):
+            if value:
+                name(value, key)
+
+
+def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer what went wrong by one sentence: the client's fault by 4xx, a full disk by 507."""
+    sentence = sentence_of(error)
+    status = 400
+    if isinstance(error, (ImageNotFoundException, LabelNotFoundException)):
+        status, sentence = 404, error.msg
+    elif isinstance(error, MONAILabelException) and error.error == MONAILabelError.INVALID_INPUT:  # no such model
+        status, sentence = 404, error.msg
+    elif sentence is None and isinstance(error, OSError) and error.errno in (*FULL, *WRITE_PROTECTED):
+        status = 507 if error.errno in FULL else 403
+        sentence = f"nothing was saved: {error.strerror}: {error.filename or 'of the server'}"
+    elif sentence is None:
+        logger.error("a fault of the server", exc_info=error)
+        status, sentence = 500, f"a fault of the server, which its log describes ({type(error).__name__})"
+    logger.warning(f"refused: {sentence}")
+    return JSONResponse({"detail": sentence}, status)
+
+
+@contextmanager
+def cleaned(tasks: BackgroundTasks) -> Iterator[None]:
+    """Do at once what was to be done after an answer, where there is none: what was uploaded is removed."""
+    try:
+        yield
+    except BaseException:
+        for task in tasks.tasks:
+            task.func(*task.args, **task.kwargs)
+        raise
+
+
+def check_upload(file: UploadFile | None, what: str) -> None:
+    """Refuse an uploaded file whose kind nothing reads."""
+    if file is not None:
+        base = PurePath(file.filename or "").name
+        if suffix_of(base) is None:
+            raise HTTPException(400, f"{what} is a file of a kind {', '.join(SUFFIXES)}, got {base!r:.80}")
+        file.filename = "upload" + str(suffix_of(base))  # what becomes of the name is the server's
+
+
+routes = APIRouter()
+
+
+@routes.post("/infer/{model}", tags=["Infer"])
+def run_infer(
+    tasks: BackgroundTasks,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: str = Form("{}"),
+    file: UploadFile = File(None),
+    output: ResultType | None = None,
+) -> Any:
+    """Answer clicks on an image of the studies, of a session, or that comes along."""
+    if not (file or image or session_id):
+        raise HTTPException(400, "give an image, a file or a session")
+    read = read_fields(parse_object(params, "params"), INFER)
+    check_upload(file, "file")
+    with cleaned(tasks):
+        return infer.run_inference(tasks, model, image, session_id, json.dumps(read), file, None, output)
+
+
+@routes.post("/train/{model}", tags=["Train"])
+def run_train(model: str, params: dict | None = Body(None), enqueue: bool = False) -> Any:
+    """Train, in a process of its own."""
+    return train.run_model(model, read_fields(params or {}, TRAIN), False, enqueue)
+
+
+@routes.post("/activelearning/{strategy}", tags=["ActiveLearning"])
+def run_sample(strategy: str, params: dict | None = Body(None)) -> Any:
+    """Give the image to annotate next."""
+    return activelearning.sample(strategy, read_fields(params or {}, SAMPLE))
+
+
+@routes.put("/datastore/image", tags=["Datastore"])
+def add_image(
+    tasks: BackgroundTasks, image: str | None = None, params: str = Form("{}"), file: UploadFile = File(...)
+) -> Any:
+    """Add an image to the studies."""
+    stem = PurePath(file.filename or "").name
+    image = image or name(stem.removesuffix(suffix_of(stem) or ""), "the file's name")
+    check_upload(file, "file")
+    info = plain(parse_object(params, "params"), "params")
+    with cleaned(tasks):
+        return datastore.add_image(tasks, image, json.dumps(info), file)
+
+
+@routes.put("/datastore/label", tags=["Datastore"])
+def save_label(
+    tasks: BackgroundTasks,
+    image: str,
+    params: str = Form("{}"),
+    tag: str = DefaultLabelTag.FINAL.value,
+    label: UploadFile = File(...),
+) -> Any:
+    """Save a label of an image."""
+    is_raw = suffix_of(PurePath(label.filename or "").name) is None and str(label.filename).endswith(".bin")  # of OHIF
+    if not is_raw:
+        check_upload(label, "label")
+    info = plain(parse_object(params, "params"), "params")
+    with cleaned(tasks):
+        return datastore.save_label(tasks, image, json.dumps(info), tag, label)
+
+
+@routes.put("/datastore/image/info", tags=["Datastore"])
+def put_image_info(image: str, info: str = Form("{}")) -> Any:
+    """Note something of an image."""
+    return datastore.update_image_info(image, json.dumps(plain(parse_object(info, "info"), "info")))
+
+
+@routes.put("/datastore/label/info", tags=["Datastore"])
+def put_label_info(label: str, tag: str, info: str = Form("{}")) -> Any:
+    """Note something of a label."""
+    return datastore.update_label_info(label, tag, json.dumps(plain(parse_object(info, "info"), "info")))
+
+
+@routes.put("/session/", tags=["Session"])
+def add_session(
+    tasks: BackgroundTasks, uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)
+) -> Any:
+    """Keep an image for a client: one file, several of a series, or an archive of them."""
+    for file in files:
+        base = PurePath(file.filename or "").name
+        file.filename = name(base, "the file's name") if base else "upload"
+        if uncompress:
+            check_archive(file.file, base)
+        else:
+            check_upload(file, "file") if len(files) == 1 and PurePath(base).suffix not in ("", ".dcm") else None
+    with cleaned(tasks):
+        return session.create_session(tasks, uncompress, min(max(expiry, 0), 7 * 24 * 3600), files)
+
+
+@routes.put("/model/{model}", include_in_schema=False)
+@routes.delete("/model/{model}", include_in_schema=False)
+@routes.post("/train/", include_in_schema=False)
+@routes.put("/datastore/", include_in_schema=False)
+@routes.put("/datastore/updatelabelinfo", include_in_schema=False)
+def not_served() -> None:
+    """Refuse what changes weights over the network, and routes that MONAI Label itself calls old."""
+    raise HTTPException(403, "not over the network: weights are files in the folder models of the bundle")
+
+
+def auth_routes(token: str | None) -> APIRouter:
+    """Make the routes by which 3D Slicer asks for a password: any user name, and the token."""
+    router = APIRouter(prefix="/auth", tags=["Auth"])
+
+    @router.get("/")
+    def enabled() -> dict[str, Any]:
+        return {"enabled": token is not None, "client_id": "", "realm": ""}
+
+    @router.post("/token")
+    def fetch(password: str = Form("")) -> dict[str, Any]:
+        if token is None or not Gate.same(password, token):
+            raise HTTPException(401, "wrong password: it is the token that the server was started with")
+        return {"access_token": token, "token_type": "bearer"}
+
+    @router.get("/token/valid")
+    def valid() -> dict[str, Any]:
+        return {"username": os.environ.get("USER", "annotator")}
+
+    return router

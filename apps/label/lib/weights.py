@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights that there are, and those that answer."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from scripts.cli import as_values
+from scripts.networks import SAMPLE, read_settings
+
+from .errors import RequestError
+from .kept import Kept
+from .turns import TakingTurns, Turns
+
+BUNDLE = Path(__file__).resolve().parents[3]
+MODELS = BUNDLE / "models"
+BASE = "efficient_sam_vitt_base.pth"  # serves until there is a fine-tune
+FINE_TUNE = "model.pt"
+PREVIOUS = "previous.pth"  # what answered before the last training
+BEST = "best"  # what a client asks for that shall see new weights without connecting again
+MOST_WEIGHTS = 2**30  # bytes of weights in memory
+
+logger = logging.getLogger(__name__)
+
+
+def file_state(path: Path) -> tuple:
+    """Tell weights from others that lie at the same place later."""
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+def offered() -> list[str]:
+    """List the weights that a client may ask for, the best first."""
+    fine_tunes = sorted((path.name for path in MODELS.glob("*.pt")), key=lambda name: (name != FINE_TUNE, name))
+    return [BEST, *fine_tunes, *(name for name in (PREVIOUS, BASE) if (MODELS / name).is_file())]
+
+
+class Best:
+    """Know the best weights: the fine-tune, unless it is of the built-in sample, which no reader annotates."""
+
+    def __init__(self) -> None:
+        self.seen: tuple | None = None
+        self.of_sample = False
+
+    def __call__(self) -> str:
+        """Give their name."""
+        path = MODELS / FINE_TUNE
+        if not path.is_file():
+            return BASE
+        state = file_state(path)
+        if state != self.seen:
+            self.of_sample = read_settings(path).trained_on == SAMPLE
+            self.seen = state
+            if self.of_sample:
+                logger.warning(f"{path} was trained on the built-in sample: the base answers, and it only by its name")
+        return BASE if self.of_sample else FINE_TUNE
+
+
+best = Best()
+
+
+def find_weights(name: str | None) -> Path:
+    """Find the weights that a client asks for by name; nothing asks for the best.
+
+    Raises:
+        RequestError: when there are none of that name.
+    """
+    if name in (None, BEST):
+        name = best()
+    if name not in offered():
+        raise RequestError(f"there are no weights {name}: choose {', '.join(offered())}")
+    return MODELS / str(name)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Weights, ready to answer, with the steps that the bundle's config has for them."""
+
+    network: Any
+    inferer: Any
+    postprocessing: list
+
+
+class Served:
+    """Give weights that answer; a few are kept, as long as their files stay what they are."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.kept: Kept[Answering] = Kept(MOST_WEIGHTS, lambda one: sum(p.nbytes for p in one.network.parameters()))
+
+    def use(self, path: Path, device: str) -> Answering:
+        """Load weights, with the settings that are in their file, unless they are kept.
+
+        Raises:
+            InputError: when the file cannot be loaded; what answered before stays.
+        """
+        return self.kept.get((*file_state(path), device), lambda: self.load(path, device))
+
+    def load(self, path: Path, device: str) -> Answering:
+        """Load weights as configs/inference.yaml says."""
+        config = ConfigParser()
+        config.read_config(BUNDLE / "configs" / "inference.yaml")
+        config.update(as_values({"bundle_root": str(BUNDLE), "ckpt_path": str(path), "device": device}))
+        network = TakingTurns(config.get_parsed_content("network").eval(), self.turns)
+        postprocessing = config.get_parsed_content("postprocessing").transforms
+        return Answering(network, config.get_parsed_content("inferer"), list(postprocessing))
