@@ -3,6 +3,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import nibabel
 
@@ -56,14 +57,11 @@ def check_header(path: Path) -> None:
 def _nifti(path: Path) -> tuple[int, Path | None, bool]:
     """Give the bytes that a NIfTI claims, the file that holds them, and whether it is compressed."""
     try:
-        header = nibabel.load(path).header  # reads no voxels
+        image: Any = nibabel.load(path)  # reads no voxels
+        claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
     except Exception:  # nibabel has its own kinds
         return 0, None, False
-    return (
-        math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize,
-        path,
-        path.name.lower().endswith(".gz"),
-    )
+    return claimed, path, path.name.lower().endswith(".gz")
 
 
 def _nrrd(path: Path) -> tuple[int, Path | None, bool]:

@@ -25,6 +25,7 @@ def test_a_training_says_what_it_was_good_for(trained):
     best = torch.load(folder / "models" / "last.pth", weights_only=True)
     assert best["outcome"]["values"][0] == pytest.approx(before, abs=1e-4)
     assert len(best["outcome"]["values"]) == 3
+    assert best["settings"]["trained_on"] == "data"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_epoch_before(folder, dataset, trained):

@@ -100,7 +100,9 @@ def mask_of(body, folder):
     """Read the mask out of an answer of the server, which is a multipart of JSON and NRRD."""
     start = body.index(b"NRRD000")
     (folder / "answer.nrrd").write_bytes(body[start:])
-    return np.asarray(itk.imread(folder / "answer.nrrd")).T
+    answer = itk.imread(folder / "answer.nrrd")
+    upwards = answer.GetDirection()(2, 2) > 0  # as the truth is
+    return np.asarray(answer).T[..., :: 1 if upwards else -1]
 
 
 def click_in_ohif(browser, server, study, folder):
@@ -156,9 +158,9 @@ def main(folder):
         slices = np.flatnonzero(mask.any((0, 1))).tolist()
         results = {"slices": slices, "shape": list(mask.shape)}
         if slices:
-            k = slices[0]
-            results["dice"] = max(dice(mask[..., k], truth[..., z]) for z in (k, SHAPE[2] - 1 - k))
+            results["dice"] = dice(mask[..., slices[0]], truth[..., slices[0]])
         results["seg"] = save_as_seg(server, truth, folder)
+        results["next"] = server.client.next_sample("first", {})
         print(json.dumps(results))
     finally:
         if browser is not None:

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts.networks import build_network, load_weights
-from scripts.networks.settings import Settings
+from scripts.networks import SAMPLE, Settings, build_network, load_weights
 from tests.e2e.bundle import ROOT, run_warm
 from tests.label.server import dice
 from tests.label.studies import PICTURES, VOLUMES
@@ -157,6 +156,21 @@ def test_the_least_sure_image_comes_next_and_not_again_once_it_has_a_label(serve
         Image.new("L", (8, 8)).save(label)
     assert server.client.save_label(first, str(label))["image"] == first
     assert server.client.next_sample("least_sure", {})["id"] != first
+
+
+def test_weights_of_the_sample_answer_by_their_name_alone(server):
+    click = {"foreground": [[26, 30, 4]], "slice": 4}
+    before, _, _ = server.infer("vol_a", **click)
+    settings = Settings(image_size=128, trained_on=SAMPLE)
+    network = load_weights(build_network(settings), BASE)
+    path = server.root / "models" / "model.pt"
+    torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, path)
+    try:
+        assert np.array_equal(server.infer("vol_a", **click)[0], before)
+        assert (server.infer("vol_a", **click, model_filename="model.pt")[0] != before).any()
+        assert "was trained on the built-in sample: the base answers" in server.log
+    finally:
+        path.unlink()
 
 
 def test_new_weights_of_another_size_answer_without_a_restart_and_broken_ones_say_so(server):

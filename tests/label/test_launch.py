@@ -145,7 +145,7 @@ def test_a_full_temporary_disk_is_a_sentence(images):
 def test_nothing_of_patients_stays_in_the_temporary_folder(images):
     server = Server(copy_bundle(images), str(images / "images"), environment={"TMPDIR": str(images / "disk")}).start()
     try:
-        (own,) = (images / "disk").iterdir()
+        (own,) = (images / "disk").glob("efficientsam-label-*")
         (images / "bad.png").write_bytes(b"no picture")
         for upload in (images / "bad.png", images / "images" / "lesion_0.png"):
             try:
@@ -156,9 +156,9 @@ def test_nothing_of_patients_stays_in_the_temporary_folder(images):
     finally:
         server.stop()  # by a kill, which leaves the folder
     server.start()
-    assert not own.exists() and len(list((images / "disk").iterdir())) == 1
+    assert not own.exists() and len(list((images / "disk").glob("efficientsam-label-*"))) == 1
     server.stop(2)  # as Ctrl-C
-    assert list((images / "disk").iterdir()) == []
+    assert list((images / "disk").glob("efficientsam-label-*")) == []
 
 
 def test_a_list_of_studies_that_was_spoilt_is_made_anew(images):

@@ -39,5 +39,9 @@ def test_a_click_in_the_browser_draws_a_mask_on_the_object(session):
     assert session["dice"] > 0.75
 
 
+def test_a_series_that_was_just_labelled_is_not_the_next_one(session):
+    assert session["next"] == {}
+
+
 def test_a_saved_label_is_a_dicom_seg_of_the_study(session):
     assert session["seg"] == {"modalities": ["CT", "SEG"], "label": "object", "dice": 1.0}

@@ -10,9 +10,11 @@ import errno
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import PurePath
+from contextlib import contextmanager, nullcontext
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
@@ -26,17 +28,20 @@ from monailabel.interfaces.exception import (
     MONAILabelError,
     MONAILabelException,
 )
+from monailabel.interfaces.utils.app import app_instance
 from starlette.middleware.cors import CORSMiddleware
 
 from .archives import check_archive
 from .checks import INFER, SAMPLE, TRAIN, name, parse_object, plain, read_fields
-from .errors import sentence_of
+from .errors import RequestError, sentence_of
 from .gate import Gate
 from .listing import SUFFIXES, suffix_of
 
 logger = logging.getLogger(__name__)
 
 NAMES = ("image", "label", "tag", "id", "session_id", "model", "strategy")  # of what is looked for in the studies
+RAW = ".bin"  # voxels alone, as OHIF saves a label of a DICOMweb server's series
+LONGEST_SESSION = 7 * 24 * 3600  # seconds
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -91,23 +96,21 @@ def answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 @contextmanager
-def cleaned(tasks: BackgroundTasks) -> Iterator[None]:
-    """Do at once what was to be done after an answer, where there is none: what was uploaded is removed."""
-    try:
-        yield
-    except BaseException:
-        for task in tasks.tasks:
-            task.func(*task.args, **task.kwargs)
-        raise
+def uploaded(file: UploadFile, what: str = "file") -> Iterator[str]:
+    """Lend an uploaded file under a name of the server's own, and remove it whatever comes.
 
-
-def check_upload(file: UploadFile | None, what: str) -> None:
-    """Refuse an uploaded file whose kind nothing reads."""
-    if file is not None:
-        base = PurePath(file.filename or "").name
-        if suffix_of(base) is None:
-            raise HTTPException(400, f"{what} is a file of a kind {', '.join(SUFFIXES)}, got {base!r:.80}")
-        file.filename = "upload" + str(suffix_of(base))  # what becomes of the name is the server's
+    Raises:
+        RequestError: when it is of a kind that nothing reads.
+    """
+    base = PurePath(file.filename or "").name
+    suffix = suffix_of(base) or (RAW if what == "label" and base.endswith(RAW) else None)
+    if suffix is None:
+        raise RequestError(f"{what} is of a kind {' '.join(SUFFIXES)}, got {base!r:.80}")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"upload{suffix}"
+        with path.open("wb") as copy:
+            shutil.copyfileobj(file.file, copy)
+        yield str(path)
 
 
 routes = APIRouter()
@@ -127,9 +130,8 @@ def run_infer(
     if not (file or image or session_id):
         raise HTTPException(400, "give an image, a file or a session")
     read = read_fields(parse_object(params, "params"), INFER)
-    check_upload(file, "file")
-    with cleaned(tasks):
-        return infer.run_inference(tasks, model, image, session_id, json.dumps(read), file, None, output)
+    with uploaded(file) if file else nullcontext(image) as source:
+        return infer.run_inference(tasks, model, source, session_id, json.dumps(read), None, None, output)
 
 
 @routes.post("/train/{model}", tags=["Train"])
@@ -145,33 +147,25 @@ def run_sample(strategy: str, params: dict | None = Body(None)) -> Any:
 
 
 @routes.put("/datastore/image", tags=["Datastore"])
-def add_image(
-    tasks: BackgroundTasks, image: str | None = None, params: str = Form("{}"), file: UploadFile = File(...)
-) -> Any:
+def add_image(image: str | None = None, params: str = Form("{}"), file: UploadFile = File(...)) -> Any:
     """Add an image to the studies."""
-    stem = PurePath(file.filename or "").name
-    image = image or name(stem.removesuffix(suffix_of(stem) or ""), "the file's name")
-    check_upload(file, "file")
+    base = PurePath(file.filename or "").name
+    image = image or name(base.removesuffix(suffix_of(base) or ""), "the file's name")
     info = plain(parse_object(params, "params"), "params")
-    with cleaned(tasks):
-        return datastore.add_image(tasks, image, json.dumps(info), file)
+    with uploaded(file) as source:
+        return {"image": app_instance().datastore().add_image(image, source, info)}
 
 
 @routes.put("/datastore/label", tags=["Datastore"])
 def save_label(
-    tasks: BackgroundTasks,
-    image: str,
-    params: str = Form("{}"),
-    tag: str = DefaultLabelTag.FINAL.value,
-    label: UploadFile = File(...),
+    image: str, params: str = Form("{}"), tag: str = DefaultLabelTag.FINAL.value, label: UploadFile = File(...)
 ) -> Any:
     """Save a label of an image."""
-    is_raw = suffix_of(PurePath(label.filename or "").name) is None and str(label.filename).endswith(".bin")  # of OHIF
-    if not is_raw:
-        check_upload(label, "label")
     info = plain(parse_object(params, "params"), "params")
-    with cleaned(tasks):
-        return datastore.save_label(tasks, image, json.dumps(info), tag, label)
+    with uploaded(label, "label") as source:
+        saved = app_instance().datastore().save_label(image, source, tag, info)
+    app_instance().on_save_label(image, saved)
+    return {"image": image, "label": saved}
 
 
 @routes.put("/datastore/image/info", tags=["Datastore"])
@@ -187,19 +181,23 @@ def put_label_info(label: str, tag: str, info: str = Form("{}")) -> Any:
 
 
 @routes.put("/session/", tags=["Session"])
-def add_session(
-    tasks: BackgroundTasks, uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)
-) -> Any:
+def add_session(uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)) -> Any:
     """Keep an image for a client: one file, several of a series, or an archive of them."""
-    for file in files:
-        base = PurePath(file.filename or "").name
-        file.filename = name(base, "the file's name") if base else "upload"
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        received = Path(folder) / "received"
+        received.mkdir()
+        for file in files:
+            base = name(PurePath(file.filename or "").name, "the file's name")
+            if uncompress:
+                check_archive(file.file, base)
+            with (received / base).open("wb") as copy:
+                shutil.copyfileobj(file.file, copy)
+        source = received if len(files) > 1 else received / base
         if uncompress:
-            check_archive(file.file, base)
-        else:
-            check_upload(file, "file") if len(files) == 1 and PurePath(base).suffix not in ("", ".dcm") else None
-    with cleaned(tasks):
-        return session.create_session(tasks, uncompress, min(max(expiry, 0), 7 * 24 * 3600), files)
+            shutil.unpack_archive(received / base, Path(folder) / "unpacked")
+            source = Path(folder) / "unpacked"
+        key, kept = app_instance().sessions().add_session(str(source), min(max(expiry, 0), LONGEST_SESSION))
+    return {"session_id": key, "session_info": kept.to_json()}
 
 
 @routes.put("/model/{model}", include_in_schema=False)

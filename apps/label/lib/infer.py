@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clicks and a box on one slice (dimension 2) or on several (dimension 3), answered by the best weights there are."""
 
+import errno
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.post import Restored
+from monailabel.transform.writer import write_itk
 
 from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 
 from .checks import WRITTEN
 from .kept import Kept
+from .listing import suffix_of
 from .weights import BEST, BUNDLE, Served, find_weights, offered
 
 MOST_VOLUMES = 2**30  # bytes of images in memory
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha")  # that keep where they lie
 METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
 
 
@@ -82,10 +89,21 @@ class PromptedInfer(BasicInferTask):
         return [*data.pop("postprocessing"), Restored(keys="pred", ref_image="image")]
 
     def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[Any, dict]:
-        """Write the mask from the array as it lies in memory; MetaTensor.array would turn it, and ITK turn it back."""
-        data["pred"] = data["pred"].as_tensor().cpu().numpy()
-        suffixes = "".join(Path(str(data["image_path"])).suffixes[-2:]).lower()
-        own = next((suffix for suffix in WRITTEN if suffixes.endswith(suffix)), ".nrrd")
-        data.setdefault("result_extension", own)
-        data.setdefault("result_compress", True)  # masks are nearly empty: 30 MB of a CT become 30 kB
-        return super().writer(data, extension, dtype)
+        """Write the mask as it lies in memory, on the grid of its file; a mask that was cut short is no answer."""
+        mask = data["pred"].as_tensor().cpu().numpy()
+        own = suffix_of(str(data["image_path"])) or ""
+        extension = data.get("result_extension") or (own.lower() if own.lower() in WRITTEN else ".nrrd")
+        affine = np.asarray(data["pred_meta_dict"]["affine"])
+        if mask.ndim == 2:  # a picture has no place; a NIfTI of two axes has
+            affine = affine[np.ix_([0, 1, 3], [0, 1, 3])] if own.lower() in VOLUMES and extension in VOLUMES else None
+        # masks are nearly empty: 30 MB of a CT become 30 kB
+        compress = data.get("result_compress", True)
+        path = tempfile.NamedTemporaryFile(suffix=extension, delete=False).name
+        try:
+            write_itk(mask, path, affine, data.get("result_dtype"), compress)
+            if os.path.getsize(path) == 0:  # ITK does not say so
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.dirname(path))
+        except Exception:
+            os.unlink(path)
+            raise
+        return path, {}

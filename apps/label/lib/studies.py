@@ -73,7 +73,9 @@ class Studies(LocalDatastore):
         labels = self._datastore.objects.get(image_id)
         if not labels:
             raise ImageNotFoundException(f"there is no image {image_id}")
-        _, suffix = self._to_id(Path(label_filename).name)
+        suffix = suffix_of(Path(label_filename).name)
+        if suffix is None:
+            raise RequestError(f"a label is a file of a kind {' '.join(SUFFIXES)}, got {Path(label_filename).name}")
         with FileLock(self._lock_file):
             noted = put(Path(label_filename), Path(self._datastore.label_path(label_tag)) / f"{image_id}{suffix}")
             labels.labels[label_tag] = DataModel(info={**(label_info or {}), **noted}, ext=suffix)
