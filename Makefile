@@ -9,6 +9,9 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 STUDIES ?=
 LABELS ?=
+TOKEN ?=
+HOSTS ?=
+ORIGINS ?=
 # MONAI Label needs Python 3.11; with another one its tests are skipped
 LABEL_TESTS = $(if $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info[:2] == (3, 11)))'),label-setup)
 
@@ -17,8 +20,9 @@ LABEL_TESTS = $(if $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_
 setup: $(VENV)/installed
 
 $(VENV)/installed: requirements.txt
+	@echo "installing the bundle's packages in $(VENV), 3.4 GB: some minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --disable-pip-version-check -r requirements.txt
+	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 # fine-tune adapters on the built-in sample, score them, and draw predictions; with ARGS="--dataset_dir /data/mine" or other
@@ -39,17 +43,19 @@ lint: setup
 	$(RUN) ruff check .
 	$(RUN) mypy
 
-# serve the bundle to 3D Slicer and browsers: make label STUDIES=/data/mine (a folder of images, or a DICOMweb address)
+# serve the bundle to 3D Slicer and browsers: make label STUDIES=/data/mine (a folder of images, or a DICOMweb address);
+# TOKEN=... is a password, HOSTS and ORIGINS are lists of names and of web pages that may ask
 label: label-setup
 	@test -n "$(STUDIES)" || { echo "error: give a folder of images: make label STUDIES=/data/mine" >&2; exit 2; }
-	. $(LABEL_VENV)/bin/activate && monailabel start_server --app apps/label --studies "$(STUDIES)" --host $(HOST) \
-	  --port $(PORT) --conf address http://$(HOST):$(PORT) $(if $(LABELS),--conf labels "$(LABELS)")
+	@TOKEN="$(TOKEN)" exec $(LABEL_VENV)/bin/python apps/label/serve.py --studies "$(STUDIES)" --host "$(HOST)" \
+	  --port "$(PORT)" --labels "$(LABELS)" --hosts "$(HOSTS)" --origins "$(ORIGINS)"
 
 label-setup: $(LABEL_VENV)/installed
 
 $(LABEL_VENV)/installed: requirements-label.txt apps/label/environment.py $(VENV)/installed
+	@echo "installing MONAI Label in $(LABEL_VENV): a minute or two"
 	$(PYTHON) -m venv $(LABEL_VENV)
-	$(LABEL_VENV)/bin/pip install --disable-pip-version-check --no-deps -r requirements-label.txt
+	$(LABEL_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-label.txt
 	$(LABEL_VENV)/bin/python apps/label/environment.py $(VENV)
 	touch $@
 

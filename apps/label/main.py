@@ -58,8 +58,7 @@ class LabelApp(MONAILabelApp):
                 self.studies, settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD, settings.MONAI_LABEL_DATASTORE_READ_ONLY
             )
         monailabel.interfaces.app.DICOMWebDatastore = DicomStudies  # which the method below makes
-        if "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" not in os.environ or self.conf.get("address"):
-            settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {}
+        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {}  # not CT alone
         return super().init_datastore()
 
     def init_infers(self) -> dict[str, InferTask]:

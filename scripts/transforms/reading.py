@@ -17,6 +17,7 @@ from monai.config import KeysCollection
 from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import optional_import
+from nibabel import Nifti1Header
 from PIL import Image, ImageOps
 
 from ..dicom import is_segmentation, read_segmentation, series_files
@@ -59,7 +60,17 @@ class PictureReader(PILReader):
 
 
 class NiftiReader(NibabelReader):
-    """Read NIfTI of either byte order."""
+    """Read NIfTI of either byte order.
+
+    A file that does not say where it lies (neither sform nor qform) lies where ITK has it, and so every viewer: at the
+    origin, its axes those of LPS. nibabel would centre it.
+    """
+
+    def _get_affine(self, img: Any) -> np.ndarray:
+        header = img.header
+        if isinstance(header, Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
+            return np.diag([*(np.array([-1, -1, 1]) * header["pixdim"][1:4]), 1.0])
+        return np.asarray(super()._get_affine(img))
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         if len(img.shape) == 4 and img.shape[2] > 1:

@@ -4,6 +4,7 @@ by name in one line."""
 
 import os
 
+import itk
 import nibabel
 import numpy as np
 import pytest
@@ -424,3 +425,16 @@ def test_without_itk_pictures_and_nifti_are_read(tmp_path, monkeypatch):
     load = LoadCheckedImaged("image")
     assert load({"image": write_nifti(tmp_path / "a.nii", noise(4, 5, 6))})["image"].shape == (1, 4, 5, 6)
     assert load({"image": write_picture(tmp_path / "a.png", noise(4, 5))})["image"].shape == (1, 5, 4)
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.5, 0.75, 3)])
+def test_a_nifti_that_does_not_say_where_it_lies_lies_where_itk_has_it(tmp_path, spacing):
+    image = nibabel.Nifti1Image(noise(9, 8, 7).T.copy(), None)
+    image.header.set_zooms(spacing)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    assert not (image.header["sform_code"] or image.header["qform_code"])
+    affine = LoadCheckedImaged("image")({"image": tmp_path / "a.nii.gz"})["image"].affine.numpy()
+    seen = itk.imread(tmp_path / "a.nii.gz")
+    columns = itk.array_from_matrix(seen.GetDirection()) * np.asarray(seen.GetSpacing())
+    assert np.allclose(np.diag([-1, -1, 1]) @ affine[:3, :3], columns)
+    assert np.allclose(affine[:3, 3], np.asarray(seen.GetOrigin()))
