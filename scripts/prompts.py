@@ -190,6 +190,11 @@ def read_prompts(
     return entries
 
 
+def asks(entry: Entry) -> bool:
+    """Tell prompts that say what an object is; background clicks alone only say what a mask before them is not."""
+    return any(label != BACKGROUND for label in entry["labels"])
+
+
 def _listed(value: Sequence | None, what: str, name: str) -> list:
     """Take a list, tuple, array, list of arrays or nothing; refuse anything else."""
     if value is None:

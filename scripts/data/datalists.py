@@ -83,6 +83,8 @@ def decathlon_datalist(
         raise InputError(f"{path} does not exist: give a folder with a datalist.json or dataset.json")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if "file_ending" in content and "training" not in content:
+            return nnunet_datalist(path.parent, content, val_fraction, seed, group_by)
         lists = {
             split: [
                 {"image": beside(path.parent, item["image"]), "label": _label_paths(path.parent, item["label"])}
@@ -91,6 +93,8 @@ def decathlon_datalist(
             ]
             for split in ("training", "validation", "test")
         }
+    except InputError:
+        raise
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f'{path} is not a Decathlon list ({error}): expected {{"training": [{{"image": ..., "label": ...}}, ...]}}'
@@ -99,6 +103,36 @@ def decathlon_datalist(
         raise InputError(f"{path} lists no images under training, validation or test")
     split = split_pairs(lists["training"], val_fraction, seed, lists["validation"], group_by)
     return {**split, "test": lists["test"]}
+
+
+def nnunet_datalist(
+    root: Path, content: dict[str, Any], val_fraction: float = 0.2, seed: int = 0, group_by: str | None = None
+) -> Datalist:
+    """List a data set of nnU-Net's layout, version 2: ``imagesTr/case_0000.nii.gz`` and ``labelsTr/case.nii.gz``.
+
+    Args:
+        root: its folder.
+        content: of its ``dataset.json``.
+        val_fraction: share that validates.
+        seed: of the split.
+        group_by: as of :func:`decathlon_datalist`.
+
+    Raises:
+        InputError: when images have several channels, or nothing pairs.
+    """
+    channels = content.get("channel_names", {})
+    if len(channels) > 1:
+        shown = ", ".join(map(str, channels.values()))
+        raise InputError(f"{root} is of nnU-Net with {len(channels)} channels ({shown}): give a list of one of them")
+    ending = str(content["file_ending"])
+    lists: dict[str, list[Pair]] = {}
+    for split, part in (("training", "Tr"), ("test", "Ts")):
+        labels = sorted((root / f"labels{part}").glob(f"*{ending}"))
+        images = [root / f"images{part}" / f"{label.name.removesuffix(ending)}_0000{ending}" for label in labels]
+        lists[split] = [{"image": str(image), "label": str(label)} for image, label in zip(images, labels)]
+    if not lists["training"]:
+        raise InputError(f"{root} is of nnU-Net, but labelsTr holds no *{ending}")
+    return {**split_pairs(lists["training"], val_fraction, seed, group_by=group_by), "test": lists["test"]}
 
 
 def _label_paths(root: Path, label: Any) -> Label:
@@ -116,8 +150,9 @@ def folder_datalist(
     """Pair ``images/`` and ``labels/`` by file stem and split them at random.
 
     Args:
-        dataset_dir: a folder that holds both; a label may add ``_mask``, ``_label``, ``_seg`` or ``_segmentation`` to
-            the stem. A DICOM series is a folder of them, and so may a label be that is a DICOM SEG.
+        dataset_dir: a folder that holds both, each of files or of a folder for each patient; a label may add ``_mask``,
+            ``_label``, ``_seg`` or ``_segmentation`` to the stem. A DICOM series is a folder of them, and so may a
+            label be that is a DICOM SEG.
         val_fraction: share that validates.
         seed: of the split.
         group_by: pattern of the images that stay together in it.
@@ -192,9 +227,13 @@ def _isic_table(path: Path) -> list[Pair]:
 def _by_stem(folder: Path, ending: str = "$^") -> dict[str, str]:
     """Map the stem of each image, less an ending, to its path."""
     found: dict[str, str] = {}
-    for path in list_images(folder):
+    files = list_images(folder)
+    if not files:  # one folder for each patient
+        files = [path for sub in sorted(folder.rglob("*")) if sub.is_dir() for path in list_images(sub)]
+    for path in files:
         suffix = image_suffix(path) or ""
         stem = re.sub(ending, "", path.name[: len(path.name) - len(suffix)], flags=re.IGNORECASE)
+        stem = (path.parent.relative_to(folder) / stem).as_posix()
         if stem in found:
             raise InputError(f"{path} and {found[stem]} have the same stem: rename one")
         found[stem] = str(path)

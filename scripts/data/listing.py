@@ -8,16 +8,19 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import nibabel
 from monai.data import partition_dataset
+from PIL import Image
 
 from ..dicom import is_dicom, series_files
 from ..errors import InputError
-from ..transforms.reading import PICTURE_SUFFIXES
+from ..nifti import is_nifti
+from ..transforms.pictures import PICTURE_SUFFIXES
 
 Label = str | list[list[str]]  # a file of ids, or for each class the mask of each rater
 Pair = dict[str, Any]  # {"image": str, "label": Label}
 Datalist = dict[str, list[Pair]]
-IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm", ".nii", ".nii.gz", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 
 
 def image_suffix(path: Path) -> str | None:
@@ -106,7 +109,27 @@ def split_pairs(
         raise InputError(f"group_by {group_by!r} finds one group, {next(iter(groups))!r}: there is nothing to split")
     held_out = min(max(round(val_fraction * len(groups)), 1), len(groups) - 1)
     shuffled = partition_dataset(list(groups.values()), num_partitions=1, shuffle=True, seed=seed)[0]
+    shuffled.sort(key=lambda group: not any(map(_can_open, group)))  # broken files are not all that validates
     return {"training": [*chain(*shuffled[held_out:])], "validation": [*chain(*shuffled[:held_out])]}
+
+
+def _can_open(pair: Pair) -> bool:
+    """Tell whether the files of a pair are there, and begin as their kind does."""
+    label = pair["label"]
+    for name in [pair["image"], *([label] if isinstance(label, str) else chain(*label))]:
+        path = Path(name)
+        try:
+            if path.is_file() and path.stat().st_size == 0:
+                return False
+            if path.name.lower().endswith(PICTURE_SUFFIXES):
+                Image.open(path).close()
+            elif is_nifti(path):
+                nibabel.load(path)
+            elif not path.exists():
+                return False
+        except Exception:  # every reader has its own
+            return False
+    return True
 
 
 def pick_split(datalist: Datalist, split: str) -> list[Pair]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
@@ -20,9 +21,10 @@ from ..axes import upright
 from ..dicom import write_segmentation
 from ..errors import InputError
 from ..figures import PALETTE, overlay, to_uint8
+from ..nifti import is_nifti, save_like
 from ..prompts import Entry, Prompt, pad_prompts, read_entries
 from ..transforms.merge_logits import PROBABILITY_KEY
-from ..transforms.reading import PICTURE_SUFFIXES
+from ..transforms.pictures import PICTURE_SUFFIXES
 from .object_table import list_objects, write_objects
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class PredictionSaver:
         for item, result in zip(engine.state.batch, engine.state.output):
             self.save(item["image"], result["pred"], item["name"])
             if self.probability:
-                self.save_probability(result, item["name"])
+                self.save_probability(result, item["name"], Path(str(item["image"].meta["filename_or_obj"])))
 
     def say_where(self, engine: Engine) -> None:
         if engine.state.iteration:  # not where every item failed
@@ -134,18 +136,24 @@ class PredictionSaver:
         suffix = VOLUME_SUFFIXES.get(source.suffix.lower(), ".nii.gz")
         path = self.output_dir / f"{name}_mask{suffix}"
         dtype = np.uint8 if int(labels.max()) < 256 else np.uint16
+        if is_nifti(source):
+            save_like(path, labels[0].cpu().numpy().astype(dtype), source)
+            return path
         writer = "NibabelWriter" if suffix == ".nii.gz" else "ITKWriter"
         save = SaveImage(output_ext=suffix, output_dtype=dtype, writer=writer, **AS_IT_IS)
         save(labels.cpu(), filename=str(path)[: -len(suffix)])
         return path
 
-    def save_probability(self, result: Mapping[str, Any], name: str) -> None:
+    def save_probability(self, result: Mapping[str, Any], name: str, source: Path) -> None:
         """Write the probabilities (Q, X, Y[, Z]) as NIfTI, the objects on the last of four axes."""
         if PROBABILITY_KEY not in result:
             raise InputError("output_probability is of what prompts ask for: everything mode gives instances alone")
         path = str(self.output_dir / f"{name}_probability")
         save = SaveImage(output_ext=".nii.gz", output_dtype=np.float32, writer="NibabelWriter", **AS_IT_IS)
         save(result[PROBABILITY_KEY].cpu(), filename=path)
+        if is_nifti(source):  # the same voxels, where the source lies
+            saved: Any = nibabel.load(f"{path}.nii.gz")
+            save_like(Path(f"{path}.nii.gz"), np.asarray(saved.dataobj), source)
 
     def save_overlays(self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], name: str) -> list[str]:
         """Draw masks and prompts of each prompted slice, and give the files' names."""

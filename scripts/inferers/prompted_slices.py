@@ -16,7 +16,7 @@ from torch import Tensor
 from ..axes import upright
 from ..crops import SmallObjects
 from ..networks.promptable import Promptable
-from ..prompts import PREVIOUS_KEY, Entry, Prompt, read_entries, write_entries
+from ..prompts import PREVIOUS_KEY, Entry, Prompt, asks, read_entries, write_entries
 from ..transforms.intensity import ToRGB
 from .session import NOTHING, PromptSession
 
@@ -98,8 +98,11 @@ class PromptedSliceInferer(Inferer):
         else:
             across = torch.full((1, objects * classes, *reversed(volume.shape[2:])), NOTHING, device=volume.device)
         output = across.permute(0, 1, 4, 3, 2)
-        for k in sorted({entry["slice"] for entry in entries}):
-            on_slice = [entry for entry in entries if entry["slice"] == k]
+        answered = [entry for entry in entries if previous is not None or asks(entry)]
+        for entry in entries:
+            entry["predicted_iou"] = 0.0
+        for k in sorted({entry["slice"] for entry in answered}):
+            on_slice = [entry for entry in answered if entry["slice"] == k]
             before = None if previous is None else upright(previous[..., k])
             image = upright(self.rgb_slice(inputs, volume[..., k]))  # (1, C, X, Y) -> (1, 3, H, W)
             session = self.segment(image, on_slice, network, before, self.kept_of(network, source and (*source, k)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,12 @@ MSA_NAMES = (  # names of Medical-SAM-Adapter -> names here
     (re.compile(r"\.MLP_Adapter\.D_fc2\."), ".mlp_adapter.up."),
 )
 MODELS = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
+COMPILED = re.compile(r"(?:^|(?<=\.))_orig_mod\.")  # what torch.compile puts before names
+NUMPY_NUMBERS: list[Any] = [  # that stand beside weights: the function that makes them, and their types
+    np.float64(0).__reduce__()[0],
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLefd"),
+]
 POSITIONS = "image_encoder.pos_embed"
 RELATIVE_POSITION = re.compile(r"\.attn\.rel_[hw]$")
 
@@ -181,7 +188,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if broken is not None:  # torch writes a checksum of each part, and does not look at it
         raise InputError(f"{path} was changed after it was saved ({broken} is broken): copy it again")
     try:
-        whole = torch.load(_rewound(source), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+            whole = torch.load(_rewound(source), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
         raise InputError(f"{path} is not a readable PyTorch checkpoint (cut short, or of another kind)") from error
     tensors = whole
@@ -197,7 +205,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"{path} holds no network weights: expected tensors by name, alone or under 'model'")
     settings = whole.get("settings")
     noted = getattr(tensors, "_metadata", {}).get("", {}).get("image_size") if settings is None else None
-    state, notes = _rename({key.removeprefix("module."): value for key, value in tensors.items()}, path)
+    state, notes = _rename(
+        {COMPILED.sub("", key.removeprefix("module.")): value for key, value in tensors.items()}, path
+    )
     return Checkpoint(state, settings, noted, notes, whole)
 
 

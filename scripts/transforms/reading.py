@@ -5,6 +5,7 @@ X, Y, Z].
 Axis 0 is x (columns), axis 1 is y (rows), the last axis of a volume is the slice.
 """
 
+import logging
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
@@ -14,69 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.data import ITKReader, MetaTensor
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import optional_import
-from nibabel import Nifti1Header
-from PIL import Image, ImageOps
 
 from ..dicom import is_segmentation, read_segmentation, series_files
 from ..errors import InputError
+from ..nifti import NiftiReader
 from .grids import PARTIAL_KEY
 from .headers import check_header
 from .intensity import intensity_bounds, is_picture
+from .pictures import PICTURE_SUFFIXES, PictureReader, without_edges
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "I", "F", "I;16"}  # arrays of these hold intensities
-GREY_MODES = {"1": "L", "I;16B": "I", "I;16L": "I", "I;16N": "I"}  # and these are grey once converted
+logger = logging.getLogger(__name__)
 
-
-class PictureReader(PILReader):
-    """Read PNG, JPEG, BMP and TIFF through PIL; colour pictures of unusual modes (palette, CMYK, 1 bit) become RGB or
-    grey.
-
-    Args:
-        keep_palette: give a palette picture's indices, which are a label's values, not its colours.
-    """
-
-    def __init__(self, keep_palette: bool = False) -> None:
-        super().__init__(converter=self.convert)
-        self.keep_palette = keep_palette
-
-    def verify_suffix(self, filename: Any) -> bool:
-        names = filename if isinstance(filename, (tuple, list)) else [filename]
-        return all(str(n).lower().endswith(PICTURE_SUFFIXES) for n in names)
-
-    def convert(self, picture: Image.Image) -> Image.Image:
-        pages = getattr(picture, "n_frames", 1)
-        if pages > 1:
-            name = getattr(picture, "filename", "a picture")
-            raise InputError(f"{name} has {pages} pages: give a file for each, or a volume as NIfTI")
-        picture.load()  # a picture that is cut short fails here, by name
-        picture = ImageOps.exif_transpose(picture)  # as every viewer shows it
-        if picture.mode in DIRECT_MODES or (self.keep_palette and picture.mode in ("P", "PA")):
-            return picture
-        return picture.convert(GREY_MODES.get(picture.mode, "RGB"))
-
-
-class NiftiReader(NibabelReader):
-    """Read NIfTI of either byte order.
-
-    A file that does not say where it lies (neither sform nor qform) lies where ITK has it, and so every viewer: at the
-    origin, its axes those of LPS. nibabel would centre it.
-    """
-
-    def _get_affine(self, img: Any) -> np.ndarray:
-        header = img.header
-        if isinstance(header, Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
-            return np.diag([*(np.array([-1, -1, 1]) * header["pixdim"][1:4]), 1.0])
-        return np.asarray(super()._get_affine(img))
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        if len(img.shape) == 4 and img.shape[2] > 1:
-            raise InputError(f"{img.get_filename()} has {img.shape[3]} volumes: give one of them")
-        array, meta = super().get_data(img)
-        return array.astype(array.dtype.newbyteorder("="), copy=False), meta
+ROUNDING = 1e-3  # by which ids of a scaled header may miss whole numbers
 
 
 class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes what those return
@@ -161,6 +114,8 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
         if image.is_floating_point() and not bool(torch.isfinite(image).all()):
             bad = int((~torch.isfinite(image)).sum())
             raise InputError(f"{path} holds {bad} pixels that are NaN or infinite: mend or remove the file")
+        if source.name.lower().endswith(".seg.nrrd"):  # 3D Slicer cuts them to what is segmented
+            image.meta[PARTIAL_KEY] = True
         if not self.label and image.shape[0] > 4:
             raise InputError(
                 f"{path} has {image.shape[0]} channels: an image has 1 to 4 (grey, RGB, each with or without alpha)"
@@ -212,11 +167,21 @@ def label_values(label: MetaTensor) -> MetaTensor:
     colours = label[: {2: 1, 4: 3}.get(label.shape[0], label.shape[0])]
     if not bool((colours == colours[:1]).all()):
         raise InputError(f"{path} is a colour picture, not a label: give one channel of ids (0 is background)")
+    if colours.shape[0] < label.shape[0] and bool((colours == colours.flatten()[0]).all()):
+        opaque = label[-1:]
+        if not bool((opaque == opaque.flatten()[0]).all()):
+            logger.warning(f"{path} has its mask in its transparency: what is opaque is the object")
+            return (opaque > 127).int() * 255
     label = colours[:1]
     if path.lower().endswith((".jpg", ".jpeg")):
         return (label > 127).int() * 255
-    if label.is_floating_point() and not bool((label == label.round()).all()):
-        raise InputError(f"{path} is not a label: its values are not whole numbers")
+    if label.is_floating_point():
+        whole = label.round()
+        if not bool(((label - whole).abs() <= ROUNDING).all()):
+            raise InputError(f"{path} is not a label: its values are not whole numbers")
+        label = whole
+    if path.lower().endswith(PICTURE_SUFFIXES) and label.dtype == torch.uint8:
+        label = MetaTensor(torch.from_numpy(without_edges(label[0].numpy(), path))[None], meta=label.meta)
     if bool((label < 0).any()):
         raise InputError(f"{path} is not a label: it holds negative values")
     return label.to(torch.int32)

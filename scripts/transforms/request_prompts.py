@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts at the door: what a request, a list or the command line says, in the bundle's one form."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..prompts import read_prompts, write_entries
+from ..prompts import PREVIOUS_KEY, asks, read_prompts, write_entries
 from ..requests import is_request, read_request
+
+logger = logging.getLogger(__name__)
 
 
 class RequestPromptsd(Transform):
@@ -52,6 +55,8 @@ class RequestPromptsd(Transform):
             if points is None and boxes is None:
                 points, boxes = self.points, self.boxes
             entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
+            if PREVIOUS_KEY not in image.meta and not all(map(asks, entries)):
+                logger.warning(f"{name}: background clicks alone ask for nothing: give a click on the object, or a box")
         # not written into the image that came: the loader may keep it for the next item
         data[self.image_key] = MetaTensor(image, meta=dict(image.meta))
         write_entries(data[self.image_key], entries)

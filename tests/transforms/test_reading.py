@@ -2,7 +2,9 @@
 """Reading: every kind of file gives the same array in the same axes, RGB is scaled as said, and a bad file is refused
 by name in one line."""
 
+import io
 import os
+import struct
 
 import itk
 import nibabel
@@ -395,15 +397,26 @@ def test_an_items_own_intensity_range_goes_before_the_given_one():
     assert ToRGBd("image", (0, 40))({"image": image})["image"][0].tolist() == [[0, 0.25], [0.5, 1]]
 
 
-def test_a_photo_is_read_as_viewers_show_it(tmp_path):
-    rows = np.zeros((6, 10, 3), np.uint8)
-    rows[:3] = 240  # the upper half, as the sensor has it
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("label", [False, True])
+def test_a_photo_and_its_label_are_read_as_they_are_stored_and_a_turned_one_is_told(
+    tmp_path, orientation, label, caplog
+):
+    rows = np.zeros((6, 10), np.uint8)
+    rows[:3, :7] = 240
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned to the right by 90 degrees
-    Image.fromarray(rows).save(tmp_path / "photo.jpg", exif=exif, quality=95)
-    image = LoadCheckedImaged("image")({"image": tmp_path / "photo.jpg"})["image"]
-    assert image.shape == (3, 6, 10)  # (C, X, Y) of a picture 6 wide and 10 high
-    assert image[0, 4:].float().mean() > 200 and image[0, :2].float().mean() < 40
+    exif[0x0112] = orientation
+    for name, options in (("photo.jpg", {"quality": 95}), ("photo.png", {}), ("photo.tif", {})):
+        caplog.clear()
+        Image.fromarray(rows).save(tmp_path / name, exif=exif, **options)
+        if name == "photo.tif" and orientation > 4:
+            with pytest.raises(InputError, match="stored lying on its side: save it upright"):
+                LoadCheckedImaged("image", label=label)({"image": tmp_path / name})
+            continue
+        image = LoadCheckedImaged("image", label=label)({"image": tmp_path / name})["image"]
+        assert image.shape == (1, 10, 6)
+        assert image[0, :6, :2].float().mean() > 200 and image[0, 8:].float().mean() < 40
+        assert ("is stored turned (EXIF)" in caplog.text) == (orientation != 1)
 
 
 def test_a_tiff_of_many_pages_is_refused_and_not_cut_to_the_first(tmp_path):
@@ -438,3 +451,132 @@ def test_a_nifti_that_does_not_say_where_it_lies_lies_where_itk_has_it(tmp_path,
     columns = itk.array_from_matrix(seen.GetDirection()) * np.asarray(seen.GetSpacing())
     assert np.allclose(np.diag([-1, -1, 1]) @ affine[:3, :3], columns)
     assert np.allclose(affine[:3, 3], np.asarray(seen.GetOrigin()))
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7, 1), (5, 6, 7, 1, 1), (5, 6, 1, 1), (5, 6, 1)])
+def test_axes_of_one_that_programs_append_are_left_out(tmp_path, shape):
+    voxels = noise(*shape)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 2, 3, 1])), tmp_path / "a.nii.gz")
+    image = LoadCheckedImaged("image")({"image": tmp_path / "a.nii.gz"})["image"]
+    assert image.shape == (1, *shape[:3]) and np.array_equal(image[0].numpy(), voxels.reshape(shape[:3]))
+
+
+@pytest.mark.parametrize("names", ["RGB", "RGBA"])
+def test_a_nifti_of_colours_has_them_as_channels(tmp_path, names):
+    voxels = noise(5, 6, 7, len(names))
+    packed = np.ascontiguousarray(voxels).view([(name, "u1") for name in names])[..., 0]
+    nibabel.save(nibabel.Nifti1Image(packed, np.diag([1, 2, 3, 1])), tmp_path / "a.nii.gz")
+    image = LoadCheckedImaged("image")({"image": tmp_path / "a.nii.gz"})["image"]
+    assert np.array_equal(image.numpy(), voxels.transpose(3, 0, 1, 2))
+
+
+def write_tiff(path, tags, data):
+    """Write a TIFF of one strip with any tags, as programs do that PIL cannot write like."""
+    entries = {**tags, 273: (4, 1, 8 + 2 + (len(tags) + 1) * 12 + 4)}
+    body = b"".join(struct.pack("<HHII", tag, *entries[tag]) for tag in sorted(entries))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + struct.pack("<I", 0) + data)
+    return path
+
+
+def tags_of(array, bits, photometric=1, planes=1):
+    rows, columns = array.shape[-2:]
+    shorts = {258: bits, 259: 1, 262: photometric, 277: 1, 284: planes}
+    longs = {256: columns, 257: rows, 278: rows, 279: array.nbytes}
+    return {**{k: (3, 1, v) for k, v in shorts.items()}, **{k: (4, 1, v) for k, v in longs.items()}}
+
+
+def test_a_tiff_of_16_bits_whose_white_is_zero_is_no_negative(tmp_path):
+    array = np.arange(30, dtype=np.uint16).reshape(5, 6) * 2000
+    path = write_tiff(tmp_path / "a.tif", tags_of(array, 16, photometric=0), array.tobytes())
+    image = LoadCheckedImaged("image")({"image": path})["image"]
+    assert np.array_equal(image[0].numpy().T, 65535 - array.astype(int))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_a_tiff_of_64_bits_says_what_to_do(tmp_path, dtype):
+    array = np.ones((5, 6), dtype)
+    path = write_tiff(tmp_path / "a.tif", tags_of(array, 64), array.tobytes())
+    with pytest.raises(InputError, match="is a TIFF of 64 bits, which is not read: save it with 8, 16 or 32 bits"):
+        LoadCheckedImaged("label", label=True)({"label": path})
+
+
+def test_a_tiff_of_planes_of_16_bits_says_what_to_do(tmp_path):
+    array = noise(3, 5, 6).astype(np.uint16)
+    tags = tags_of(array, 16, photometric=2, planes=2)
+    offset = 8 + 2 + (len(tags) + 1) * 12 + 4 + array.nbytes
+    tags[258], tags[277] = (3, 3, offset), (3, 1, 3)
+    path = write_tiff(tmp_path / "a.tif", tags, array.tobytes() + struct.pack("<3H", 16, 16, 16))
+    with pytest.raises(InputError, match="planes of 16 bits, which is not read: save its pixels together"):
+        LoadCheckedImaged("image")({"image": path})
+
+
+def label_of(path):
+    return label_values(LoadCheckedImaged("label", label=True)({"label": path})["label"])[0].numpy().T
+
+
+def disc(side=60, radius=18):
+    y, x = np.mgrid[:side, :side]
+    return (((y - 30) ** 2 + (x - 26) ** 2) < radius**2).astype(np.uint8)
+
+
+def test_a_mask_with_smooth_edges_is_one_object(tmp_path, caplog):
+    mask = Image.fromarray(disc() * 255).resize((240, 240), Image.BILINEAR).resize((60, 60), Image.BILINEAR)
+    assert len(np.unique(mask)) > 8
+    mask.save(tmp_path / "smooth.png")
+    buffer = io.BytesIO()
+    Image.fromarray(disc() * 255).save(buffer, "JPEG", quality=80)
+    Image.open(buffer).save(tmp_path / "jpeg.png")
+    for name in ("smooth", "jpeg"):
+        values = label_of(tmp_path / f"{name}.png")
+        assert set(np.unique(values)) == {0, 255}
+        assert (values > 0).sum() == pytest.approx(disc().sum(), rel=0.05)
+        assert f"{name}.png has greys on its edges" in caplog.text
+
+
+def test_smooth_edges_between_several_ids_are_refused(tmp_path):
+    ids = disc() * 120 + disc(radius=9) * 100
+    Image.fromarray(ids.astype(np.uint8)).resize((300, 300), Image.BICUBIC).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="greys on the edges of its ids"):
+        label_of(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("top", [40, 255])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_many_ids_of_small_and_large_objects_stay_as_they_are(tmp_path, top, size, caplog):
+    ids = np.zeros((200, 200), np.uint8)
+    for n in range(1, top + 1):
+        y, x = divmod(n - 1, 16)
+        ids[12 * y : 12 * y + size + n % 4, 12 * x : 12 * x + size] = n
+    Image.fromarray(ids).save(tmp_path / "a.png")
+    assert np.array_equal(label_of(tmp_path / "a.png"), ids) and "edges" not in caplog.text
+
+
+def test_a_palette_whose_index_0_is_white_is_read_by_its_greys(tmp_path, caplog):
+    mask = disc()
+    palette = Image.fromarray(1 - mask, "P")  # white where the index is 0, which is the object
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    palette.save(tmp_path / "inverted.png")
+    assert np.array_equal(label_of(tmp_path / "inverted.png"), mask * 255)
+    assert "index 0 of its palette is not black" in caplog.text
+
+
+def test_a_mask_in_the_transparency_is_the_label(tmp_path, caplog):
+    rgba = np.full((60, 60, 4), 255, np.uint8)
+    rgba[..., 3] = disc() * 255
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert np.array_equal(label_of(tmp_path / "a.png") > 0, disc() > 0)
+    assert "has its mask in its transparency" in caplog.text
+
+
+def test_ids_that_a_scaled_header_missed_by_a_little_are_ids(tmp_path):
+    label = nibabel.Nifti1Image(disc()[..., None].astype(np.float64), np.eye(4) * 2)
+    label.set_data_dtype(np.uint8)
+    nibabel.save(label, tmp_path / "a.nii.gz")
+    assert set(np.unique(nibabel.load(tmp_path / "a.nii.gz").get_fdata())) != {0, 1}
+    values = label_values(LoadCheckedImaged("label", label=True)({"label": tmp_path / "a.nii.gz"})["label"])
+    assert values.dtype == torch.int32 and set(np.unique(values)) == {0, 1}
+
+
+def test_a_gif_is_read(tmp_path):
+    Image.fromarray(disc() * 255).save(tmp_path / "a.gif")
+    assert np.array_equal(label_of(tmp_path / "a.gif") > 0, disc() > 0)
