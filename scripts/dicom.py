@@ -11,12 +11,18 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
-from pydicom.uid import SegmentationStorage, generate_uid
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from .axes import upright
 from .errors import InputError
 
-HEADER = ("SOPClassUID", "SeriesInstanceUID", "ImagePositionPatient")
+HEADER = ("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "ImagePositionPatient", "Rows")
 LABEL_MAPS = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom has no name for it
 SEGMENTATIONS = (SegmentationStorage, LABEL_MAPS)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -58,10 +64,14 @@ def series_files(folder: Path) -> list[Path]:
         InputError: when it holds several volumes, which its path cannot tell apart.
     """
     files = sorted(path for path in folder.iterdir() if is_dicom(path))
+    images = [path for path in files if "Rows" in _header(path) and not is_segmentation(path)]
+    files = images or files  # what is planned or segmented on a series may lie beside it
     headers = [_header(path) for path in files]
     slices = [header.get("SeriesInstanceUID") for header in headers if "ImagePositionPatient" in header]
     if len(files) > 1 and len(set(slices)) > 1 and len(slices) > len(set(slices)):
-        raise InputError(f"{folder} holds {len(set(slices))} DICOM series: put each into a folder of its own")
+        known = {header.get("SeriesInstanceUID"): str(header.get("SeriesDescription") or "?") for header in headers}
+        shown = ", ".join(f"{known[one]} ({slices.count(one)} slices)" for one in dict.fromkeys(slices))
+        raise InputError(f"{folder} holds {len(set(slices))} DICOM series: put each into a folder of its own ({shown})")
     is_volume = len(slices) == len(files) and len(set(slices)) == 1
     return files if len(files) == 1 or is_volume else []
 
@@ -102,7 +112,7 @@ def write_segmentation(path: Path, source: Path, labels: Any, affine: np.ndarray
     files = series_files(source) if source.is_dir() else [source] * is_dicom(source)
     if not files:
         raise InputError(f"{source} is not DICOM: output_type dicomseg is for images that are")
-    images = [pydicom.dcmread(file) for file in files]
+    images = [_read_whole(file) for file in files]
     if any(int(image.get("NumberOfFrames", 1)) > 1 for image in images):
         raise InputError(f"{source} has several frames in a file: output_type dicomseg is for a file for each slice")
     frame_of_reference = generate_uid()
@@ -113,7 +123,7 @@ def write_segmentation(path: Path, source: Path, labels: Any, affine: np.ndarray
     ids = np.atleast_3d(np.asarray(labels))
     if not ids.any():
         raise InputError(f"nothing was found on {source}: a DICOM SEG cannot be empty")
-    frames = np.stack([upright(ids[..., _slice_of(image, affine)]) for image in images])
+    frames = np.stack([upright(ids[..., k]) for k in _slices_of(images, affine)])
     algorithm = library.AlgorithmIdentificationSequence(
         name="EfficientSAM", version="1", family=codes.cid7162.ArtificialIntelligence
     )
@@ -142,12 +152,24 @@ def write_segmentation(path: Path, source: Path, labels: Any, affine: np.ndarray
     segmentation.save_as(path)
 
 
-def _slice_of(image: pydicom.Dataset, affine: np.ndarray) -> int:
-    """Find the slice of a volume that a file is, by its position."""
-    if "ImagePositionPatient" not in image:
-        return 0
-    position = LPS_TO_RAS @ np.array([*map(float, image.ImagePositionPatient), 1.0])
-    return round(float((np.linalg.inv(affine) @ position)[2]))
+def _read_whole(file: Path) -> pydicom.Dataset:
+    """Read a file, also one of old without a preamble, which says nothing of how it is encoded."""
+    image = pydicom.dcmread(file, force=True)
+    if "TransferSyntaxUID" not in image.file_meta:
+        is_implicit, is_little = image.original_encoding
+        explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
+    return image
+
+
+def _slices_of(images: Sequence[pydicom.Dataset], affine: np.ndarray) -> list[int]:
+    """Find the slice of a volume that each file is: their order along the slices' axis, whatever their distances."""
+    if len(images) == 1:
+        return [0]
+    upwards = (LPS_TO_RAS @ affine)[:3, 2]
+    heights = [float(np.array(list(map(float, image.ImagePositionPatient))) @ upwards) for image in images]
+    order = sorted(range(len(images)), key=heights.__getitem__)
+    return [order.index(n) for n in range(len(images))]
 
 
 @functools.lru_cache(maxsize=4096)

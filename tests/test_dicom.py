@@ -16,6 +16,7 @@ from pydicom.uid import generate_uid
 from scripts import dicom
 from scripts.data import find_datalist, find_inputs
 from scripts.data.object_dataset import find_objects
+from scripts.dicom_series import check_frames
 from scripts.errors import InputError
 from scripts.handlers import PredictionSaver
 from scripts.transforms import LoadCheckedImaged, ToRGB
@@ -177,3 +178,145 @@ def test_where_nothing_was_found_the_rest_is_written(series, tmp_path, caplog):
     assert "no DICOM SEG is written" in caplog.text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan_objects.csv", "scan_prediction.json"]
     assert json.loads((tmp_path / "out" / "scan_prediction.json").read_text())["mask"] is None
+
+
+def change(folder, edit):
+    """Change the headers of a series' files, in the order of their positions."""
+    files = sorted(folder.iterdir(), key=lambda file: pydicom.dcmread(file).ImagePositionPatient[2])
+    for k, file in enumerate(files):
+        data = pydicom.dcmread(file)
+        edit(k, data, file)
+        data.save_as(file)
+    return folder
+
+
+def move(k, data, at):
+    data.ImagePositionPatient = at
+
+
+def shrink(k, data, file):
+    if k == 1:
+        data.Rows, data.PixelData = 6, data.pixel_array[:6].tobytes()
+
+
+def without_slice(k, data, file):
+    if k == 3:
+        data.ImagePositionPatient = [0, 0, 100.0]
+
+
+def scout(k, data, file):
+    if k == 2:
+        data.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+
+
+def nowhere(k, data, file):
+    if k == 4:
+        del data.ImageOrientationPatient
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (without_slice, r"not evenly apart \(2\.50 to .* mm\): some are missing"),
+        (lambda k, data, file: move(k, data, [0, 0, 2.5 * (k // 2)]), "3 slices at the place of another"),
+        (shrink, r"slices of several sizes \(20 x 12, 20 x 6\)"),
+        (scout, "slices that are not parallel"),
+        (nowhere, "1 slices of 6 that do not say where"),
+    ],
+    ids=["gap", "echoes", "sizes", "scout", "nowhere"],
+)
+def test_a_series_that_is_no_volume_is_refused(series, edit, says):
+    with pytest.raises(InputError, match=says):
+        LoadCheckedImaged("image")({"image": change(series, edit)})
+
+
+def test_a_file_that_was_cut_short_is_not_left_out_in_silence(series):
+    file = sorted(series.iterdir())[2]
+    file.write_bytes(file.read_bytes()[:-300])
+    with pytest.raises(InputError):
+        LoadCheckedImaged("image")({"image": series})
+
+
+def test_a_gantry_tilt_is_named_and_the_slices_are_right(series, caplog):
+    image = LoadCheckedImaged("image")({"image": change(series, lambda k, data, file: move(k, data, [0, k, 2.5 * k]))})
+    assert "gantry tilt of 22 degrees" in caplog.text and image["image"].shape == (1, WIDTH, HEIGHT, DEPTH)
+    caplog.clear()
+    LoadCheckedImaged("image")({"image": change(series, lambda k, data, file: move(k, data, [0, 0, 2.5 * k]))})
+    assert "tilt" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["plan", "segmentation"])
+def test_what_lies_beside_a_series_is_no_slice_of_it(series, tmp_path, kind):
+    beside = series / "beside.dcm"
+    if kind == "segmentation":
+        write_seg(tmp_path / "seg.dcm", series).rename(beside)
+    else:
+        data = pydicom.dcmread(next(series.iterdir()))
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+        for name in ("Rows", "Columns", "PixelData", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            delattr(data, name)
+        data.SeriesInstanceUID = generate_uid()
+        data.save_as(beside)
+    assert LoadCheckedImaged("image")({"image": series})["image"].shape == (1, WIDTH, HEIGHT, DEPTH)
+    assert [item["image"] for item in find_inputs(str(series), str(tmp_path))] == [str(series)]
+
+
+def test_each_slice_keeps_its_own_slope(series):
+    def slope(k, data, file):
+        data.RescaleSlope, data.RescaleIntercept = 1 if k == 0 else 0.013 * k, 0
+
+    image = LoadCheckedImaged("image")({"image": change(series, slope)})["image"]
+    assert [float(image[0, 0, 0, k]) for k in range(DEPTH)] == pytest.approx(
+        [0, *(1.3 * k * k for k in range(1, DEPTH))]
+    )
+
+
+def test_what_is_padding_does_not_darken_the_image(tmp_path):
+    rows = np.random.RandomState(0).randint(1000, 1100, (64, 64)).astype(np.uint16)
+    rows[:20] = 0
+    path = write_dicom(tmp_path / "a.dcm", rows)
+    plain = LoadCheckedImaged("image")({"image": path})["image"].meta["percentiles"]
+    data = pydicom.dcmread(path)
+    data.add_new("PixelPaddingValue", "US", 0)
+    data.save_as(path)
+    shown = LoadCheckedImaged("image")({"image": path})["image"].meta["percentiles"]
+    assert plain[0] == 0 and shown[0] >= 1000 and shown[1] == pytest.approx(plain[1], abs=2)
+
+
+def frames_in(order):
+    """Make the header of a file of several frames, which lie at these heights."""
+    header, shared = pydicom.Dataset(), pydicom.Dataset()
+    turned = pydicom.Dataset()
+    turned.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    shared.PlaneOrientationSequence = [turned]
+    header.SharedFunctionalGroupsSequence, header.PerFrameFunctionalGroupsSequence = [shared], []
+    for height in order:
+        at, frame = pydicom.Dataset(), pydicom.Dataset()
+        at.ImagePositionPatient = [0, 0, 3.0 * height]
+        frame.PlanePositionSequence = [at]
+        header.PerFrameFunctionalGroupsSequence.append(frame)
+    return header
+
+
+def test_frames_in_another_order_than_their_places_are_refused(tmp_path):
+    for order in (range(7), range(6, -1, -1)):
+        check_frames(tmp_path / "a.dcm", frames_in(order))
+    with pytest.raises(InputError, match="frames in another order than their places"):
+        check_frames(tmp_path / "a.dcm", frames_in([0, 2, 4, 6, 1, 3, 5]))
+
+
+def test_a_segmentation_of_files_without_preamble_is_written(series, tmp_path):
+    for file in series.iterdir():
+        data = pydicom.dcmread(file)
+        data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        data.file_meta, data.preamble = pydicom.dataset.FileMetaDataset(), None
+        pydicom.dcmwrite(file, data, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        assert file.read_bytes()[128:132] != b"DICM"
+    image = LoadCheckedImaged("image")({"image": series})["image"]
+    labels = np.zeros((WIDTH, HEIGHT, DEPTH), np.uint8)
+    labels[3, 4, 2] = 1
+    dicom.write_segmentation(tmp_path / "seg.dcm", series, labels, np.asarray(image.affine), ["object"])
+    back = on_grid_of(
+        label_values(LoadCheckedImaged("label", label=True)({"label": tmp_path / "seg.dcm"})["label"]), image
+    )
+    assert np.array_equal(back[0].numpy(), labels)

@@ -97,7 +97,7 @@ class Whole(nn.Module):
 
 
 class SamEncoder(nn.Module):
-    """Encode one image as segment-anything's exported encoders do: in its shape, with black up to a square.
+    """Encode one image as segment-anything's exported encoders do: in its shape; the network stretches it.
 
     Args:
         network: that encodes.
@@ -112,9 +112,7 @@ class SamEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if self.height_first:
             image = image.permute(2, 0, 1).unsqueeze(0) / 255
-        height, width = image.shape[2:]
-        longer = torch.sym_max(height, width)
-        return self.network.encode_image(F.pad(image, [0, longer - width, 0, longer - height]))
+        return self.network.encode_image(image)
 
 
 class SamDecoder(nn.Module):
@@ -148,10 +146,11 @@ class SamDecoder(nn.Module):
             ``masks`` (1, 1, H, W) logits, ``iou_predictions`` (1, 1), ``low_res_masks`` (1, 1, 256, 256).
         """
         shown = F.interpolate(mask_input, [self.mask_size, self.mask_size], mode="bilinear", align_corners=False)
-        frame = torch.full_like(orig_im_size, FRAME)
+        points = point_coords * (orig_im_size.max() / FRAME)  # in pixels of the original, as the network has them
+        points = torch.where(point_coords >= 0, points, torch.full_like(points, -1.0))
         labels = point_labels.to(torch.int64).unsqueeze(1)
         logits, iou = self.decoder(
-            image_embeddings, point_coords.unsqueeze(1), labels, frame, shown.unsqueeze(1), has_mask_input
+            image_embeddings, points.unsqueeze(1), labels, orig_im_size, shown.unsqueeze(1), has_mask_input
         )
         low, quality = take_best(logits, iou)  # (1, 1, 4T, 4T), (1, 1)
         masks = self.upscale(low, orig_im_size)
@@ -159,12 +158,11 @@ class SamDecoder(nn.Module):
         return masks, quality, low
 
     def upscale(self, low: Tensor, size: Tensor) -> Tensor:
-        """Bring the mask of the square to the image of a size (2) that lies in its upper left corner."""
+        """Bring the mask of the network's square to the image of a size (2) that was stretched to it."""
         height, width = (int(n) for n in size.to(torch.int64).unbind())
         for side in (height, width):
             torch._check(side >= 1)
-        # in -1..1 of the square
-        rows, columns = (2 * (torch.arange(n) + 0.5) / size.max() - 1 for n in (height, width))
+        rows, columns = (2 * (torch.arange(n) + 0.5) / n - 1 for n in (height, width))  # in -1..1 of the square
         grid = torch.stack([columns.expand(height, -1), rows.unsqueeze(1).expand(-1, width)], dim=-1).unsqueeze(0)
         return F.grid_sample(low, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

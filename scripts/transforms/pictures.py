@@ -24,7 +24,7 @@ TURNED_BY_PIL = {  # what undoes it, by the orientation of a TIFF; of the others
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
 }
-AROUND, MOSTLY = 9, 0.8  # pixels of an edge, and share of the greys that lie on one
+AROUND, MOSTLY = 21, 0.8  # pixels of an edge, and share of the greys that lie on one
 OVERSHOOT, MOST_CLASSES = 0.2, 8  # of bicubic interpolation, as a share of the step; ids with the background
 STEPS = 3  # values of edges that a label must have at least to be taken for one that was smoothed
 
@@ -94,7 +94,7 @@ def check_tiff(path: Path) -> None:
     except Exception:  # of many kinds, and the reader says what is wrong
         return
     if max(bits) > 32:
-        raise InputError(f"{path} is a TIFF of {max(bits)} bits, which is not read: save it with 8, 16 or 32 bits")
+        raise InputError(f"{path} is a {max(bits)}-bit TIFF, which is not read: save it with 8, 16 or 32 bits")
     if orientation > 4:
         raise InputError(f"{path} is a TIFF that is stored lying on its side: save it upright, or as PNG")
     if planes == 2 and len(bits) > 1 and max(bits) > 8:

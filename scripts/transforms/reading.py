@@ -19,7 +19,8 @@ from monai.data import ITKReader, MetaTensor
 from monai.transforms import LoadImage, MapTransform
 from monai.utils import optional_import
 
-from ..dicom import is_segmentation, read_segmentation, series_files
+from ..dicom import is_dicom, is_segmentation, read_segmentation, series_files
+from ..dicom_series import check_series
 from ..errors import InputError
 from ..nifti import NiftiReader
 from .grids import PARTIAL_KEY
@@ -27,9 +28,17 @@ from .headers import check_header
 from .intensity import intensity_bounds, is_picture
 from .pictures import PICTURE_SUFFIXES, PictureReader, without_edges
 
+itk, _ = optional_import("itk")
 logger = logging.getLogger(__name__)
 
 ROUNDING = 1e-3  # by which ids of a scaled header may miss whole numbers
+
+
+class SeriesReader(ITKReader):
+    """Read the files of one DICOM series as a volume, in their order."""
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        return itk.imread([str(name) for name in data], **self.kwargs)
 
 
 class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes what those return
@@ -104,24 +113,42 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
             is_label = is_segmentation(source)
             if is_label and not self.label:
                 raise InputError(f"{source} is a DICOM SEG: that is a label, give the image that it is of")
-            image = load_segmentation(source) if is_label else self._loader(str(source))
+            files = [] if is_label else series_files(source) if source.is_dir() else [source] * is_dicom(source)
+            series = check_series(source, files) if files else None
+            if is_label:
+                image = load_segmentation(source)
+            elif series and source.is_dir():
+                # the type of the first slice may not hold the others' values
+                reader = SeriesReader(pixel_type=itk.F) if series.slopes_differ else SeriesReader()
+                load = LoadImage(reader, dtype=None, image_only=True, ensure_channel_first=True)
+                image = load(series.files)
+            else:
+                image = self._loader(str(source))
         except InputError:
             raise
         except Exception as error:  # each reader has its own kinds
             raise InputError(f"{path} cannot be read as an image: {_first_line(error)}") from error
+        if source.is_dir():
+            image.meta["filename_or_obj"] = str(source)
+        slices = image.shape[3] if image.ndim == 4 else 1
+        if source.is_dir() and slices != len(files):
+            raise InputError(
+                f"{path} has {len(files)} files, of which {slices} could be read as slices: mend the others"
+            )
         if image.ndim not in (3, 4) or 0 in image.shape:
             raise InputError(f"{path} is not an image or a volume: its array is {tuple(image.shape)}")
         if image.is_floating_point() and not bool(torch.isfinite(image).all()):
             bad = int((~torch.isfinite(image)).sum())
             raise InputError(f"{path} holds {bad} pixels that are NaN or infinite: mend or remove the file")
-        if source.name.lower().endswith(".seg.nrrd"):  # 3D Slicer cuts them to what is segmented
+        if self.label and source.name.lower().endswith(".nrrd"):  # 3D Slicer cuts them to what is segmented
             image.meta[PARTIAL_KEY] = True
         if not self.label and image.shape[0] > 4:
             raise InputError(
                 f"{path} has {image.shape[0]} channels: an image has 1 to 4 (grey, RGB, each with or without alpha)"
             )
         if not self.label and not is_picture(image):
-            image.meta["percentiles"] = intensity_bounds(image)
+            shown = image if series is None or series.padding is None else image[image != series.padding][None]
+            image.meta["percentiles"] = intensity_bounds(shown if shown.numel() else image)
         self.last = (state, image) if image.ndim == 4 else None
         return image
 

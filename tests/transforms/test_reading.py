@@ -496,7 +496,7 @@ def test_a_tiff_of_16_bits_whose_white_is_zero_is_no_negative(tmp_path):
 def test_a_tiff_of_64_bits_says_what_to_do(tmp_path, dtype):
     array = np.ones((5, 6), dtype)
     path = write_tiff(tmp_path / "a.tif", tags_of(array, 64), array.tobytes())
-    with pytest.raises(InputError, match="is a TIFF of 64 bits, which is not read: save it with 8, 16 or 32 bits"):
+    with pytest.raises(InputError, match="is a 64-bit TIFF, which is not read: save it with 8, 16 or 32 bits"):
         LoadCheckedImaged("label", label=True)({"label": path})
 
 
