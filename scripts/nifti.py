@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from monai.data import NibabelReader
+from monai.utils import optional_import
 from nibabel import Nifti1Header, Nifti1Image
 
 from .errors import InputError
@@ -64,3 +65,27 @@ def save_like(path: Path, array: np.ndarray, source: Path) -> None:
         header[name] = 0
     kind = type(image) if isinstance(image, Nifti1Image) else Nifti1Image
     nibabel.save(kind(array, None, header), path)
+
+
+def affine_in_itk(path: Path) -> np.ndarray | None:
+    """Give where ITK, and so 3D Slicer and ITK-SNAP, has a NIfTI: by one of its forms, which nibabel may not choose.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        (4, 4), from an index to RAS in mm; nothing where ITK cannot read the file, such as one with a shear.
+    """
+    itk, _ = optional_import("itk")
+    try:
+        reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+    except (RuntimeError, AttributeError):
+        return None
+    if reader.GetNumberOfDimensions() < 3:
+        return None
+    columns = np.array([np.asarray(reader.GetDirection(i))[:3] * reader.GetSpacing(i) for i in range(3)])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = columns.T, [reader.GetOrigin(i) for i in range(3)]
+    return np.diag([-1.0, -1, 1, 1]) @ affine

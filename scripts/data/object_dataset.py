@@ -22,7 +22,7 @@ from .listing import Label, Pair, short_names
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts.data import (
@@ -18,6 +19,7 @@ from scripts.data import (
     pick_split,
 )
 from scripts.errors import InputError
+from tests.files import write_nifti, write_picture
 
 
 def touch(root, *names):
@@ -366,3 +368,75 @@ def test_no_folder_gives_the_sample_kept_in_the_cache(tmp_path, monkeypatch, dat
 def test_folder_of_no_layout_is_refused_by_name(tmp_path, name, match):
     touch(tmp_path, "data/a.png")
     assert str(tmp_path / name) in refused(find_datalist, str(tmp_path / name), "cache", match=match)
+
+
+def volume(path, affine=None, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.zeros((6, 5, 4), np.uint8)
+    array[2:4, 1:3, 1:3] = value
+    return write_nifti(path, array, affine)
+
+
+def test_nnunet_is_read_with_its_test_split(tmp_path):
+    for part, count in (("Tr", 3), ("Ts", 1)):
+        for n in range(count):
+            volume(tmp_path / f"images{part}" / f"case_{n:03d}_0000.nii.gz")
+            volume(tmp_path / f"labels{part}" / f"case_{n:03d}.nii.gz", value=1)
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "x": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = find_datalist(str(tmp_path), str(tmp_path))
+    assert [len(found[split]) for split in ("training", "validation", "test")] == [2, 1, 1]
+    for pair in [*found["training"], *found["validation"], *found["test"]]:
+        assert Path(pair["image"]).is_file() and Path(pair["label"]).is_file()
+        assert Path(pair["image"]).name == Path(pair["label"]).name.replace(".nii.gz", "_0000.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"channel_names": {"0": "T1", "1": "T2"}}, r"of nnU-Net with 2 channels \(T1, T2\)"),
+        ({"file_ending": ".nrrd"}, r"labelsTr holds no \*\.nrrd"),
+    ],
+)
+def test_nnunet_that_cannot_be_read_says_why(tmp_path, changed, says):
+    volume(tmp_path / "labelsTr" / "a.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "labels": {}, **changed}))
+    with pytest.raises(InputError, match=says):
+        find_datalist(str(tmp_path), str(tmp_path))
+
+
+def test_a_folder_for_each_patient_is_read_and_files_of_one_name_stay_apart(tmp_path):
+    for patient in ("p1", "p2"):
+        for name in ("a", "b"):
+            for part in ("images", "labels"):
+                write_picture(tmp_path / part / patient / f"{name}.png", np.zeros((4, 4), np.uint8))
+    found = find_datalist(str(tmp_path), str(tmp_path), group_by=r"(p\d)/")
+    pairs = [*found["training"], *found["validation"]]
+    assert len(pairs) == 4
+    assert all(pair["image"].replace("images", "labels") == pair["label"] for pair in pairs)
+
+
+def test_a_segmentation_of_3d_slicer_pairs_by_its_name(tmp_path):
+    for name in ("images/case.nrrd", "images/two.nrrd", "labels/case.seg.nrrd", "labels/two.seg.nrrd"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = find_datalist(str(tmp_path), str(tmp_path))
+    pairs = [*found["training"], *found["validation"]]
+    assert sorted(Path(pair["label"]).name for pair in pairs) == ["case.seg.nrrd", "two.seg.nrrd"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["missing", "empty", "no picture"])
+def test_a_broken_file_is_not_what_validates(tmp_path, seed, kind):
+    for n in range(6):
+        for part in ("images", "labels"):
+            write_picture(tmp_path / part / f"{n}.png", np.zeros((4, 4), np.uint8))
+    broken = tmp_path / "images" / "3.png"
+    broken.unlink()
+    if kind == "missing":
+        broken.symlink_to(tmp_path / "nowhere.png")
+    else:
+        broken.write_bytes(b"" if kind == "empty" else b"no picture")
+    found = find_datalist(str(tmp_path), str(tmp_path), seed=seed)
+    assert len(found["validation"]) == 1 and "3.png" not in found["validation"][0]["image"]
+    assert len(found["training"]) == 5

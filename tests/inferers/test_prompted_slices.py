@@ -294,3 +294,18 @@ def test_a_pictures_bytes_are_answered_as_its_numbers_are(merge, large, monkeypa
         inferer = PromptedSliceInferer(to_rgb=to_rgb, crop=SmallObjects(64), merge=merge)
         answers.append(inferer(item["image"][None], network).as_tensor())
     assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_background_clicks_alone_ask_for_nothing_and_that_is_told(merge, caplog):
+    item = RequestPromptsd(points=[[[0, 5, 1]], [[8, 5, 0]]])({"image": MetaTensor(drawn()[..., 0])})
+    network = BrightnessNetwork()
+    result = PromptedSliceInferer(merge=merge)(item["image"][None], network)
+    assert "background clicks alone ask for nothing" in caplog.text
+    first = (result[0, 0] == 1) if merge else result[0, 0] > 0
+    assert torch.equal(first, drawn()[0, ..., 0] == 1)
+    assert (result != 2).all() if merge else (result[0, 1] == NOTHING).all()
+    alone = RequestPromptsd(points=[[8, 5, 0]])({"image": MetaTensor(drawn()[..., 0])})["image"]
+    network = BrightnessNetwork()
+    assert not (PromptedSliceInferer(merge=True)(alone[None], network) > 0).any()
+    assert network.encoded == []

@@ -5,6 +5,7 @@ import collections
 import logging
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -422,3 +423,14 @@ def test_a_folder_of_that_name_is_no_weights(tmp_path):
     (tmp_path / "efficient_sam_vitt.pth").mkdir()
     with pytest.raises(InputError, match="no weights of vitt"):
         find_weights(str(tmp_path), "vitt")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "module."])
+def test_names_that_compiling_or_several_gpus_put_before_them_are_left_out(tmp_path, prefix):
+    network = EfficientSAM("vitt", 64)
+    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    torch.save(
+        {"model": state, "best": np.float64(0.5), "epoch": np.int64(3), "flag": np.bool_(True)}, tmp_path / "a.pt"
+    )
+    loaded = load_weights(EfficientSAM("vitt", 64), tmp_path / "a.pt").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())

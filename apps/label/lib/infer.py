@@ -16,6 +16,7 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.post import Restored
 from monailabel.transform.writer import write_itk
 
+from scripts.nifti import affine_in_itk, is_nifti
 from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 
 from .checks import WRITTEN
@@ -93,7 +94,9 @@ class PromptedInfer(BasicInferTask):
         mask = data["pred"].as_tensor().cpu().numpy()
         own = suffix_of(str(data["image_path"])) or ""
         extension = data.get("result_extension") or (own.lower() if own.lower() in WRITTEN else ".nrrd")
-        affine = np.asarray(data["pred_meta_dict"]["affine"])
+        source = Path(str(data["image_path"]))
+        in_itk = affine_in_itk(source) if is_nifti(source) else None  # the client's own reader
+        affine = np.asarray(data["pred_meta_dict"]["affine"]) if in_itk is None else in_itk
         if mask.ndim == 2:  # a picture has no place; a NIfTI of two axes has
             affine = affine[np.ix_([0, 1, 3], [0, 1, 3])] if own.lower() in VOLUMES and extension in VOLUMES else None
         # masks are nearly empty: 30 MB of a CT become 30 kB
