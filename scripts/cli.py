@@ -30,6 +30,10 @@ TRACKING_SETTINGS = {
 USERS_PARTS = ("what you", "where things are", "as the weights")  # headings in the config files
 METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
 
+PATHS = {
+    *("dataset_dir", "output_dir", "ckpt_dir", "cache_dir", "ckpt_path", "pretrained", "resume_path", "mask"),
+    *("exported_dir", "bundle_root", "tensorboard_dir"),
+}
 DISTRIBUTED = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer")  # in what torch.distributed says
 
 NUMBERS: dict[str, tuple[type, float, float]] = {  # kind, least and most of what a user may set
@@ -63,6 +67,35 @@ def check_numbers(**settings: object) -> None:
             raise InputError(f"{name} is {what} {most}, got {value!r}")
 
 
+def quote_paths(argv: Sequence[str]) -> list[str]:
+    """Quote the paths of a command line that MONAI would read as something else.
+
+    It turns ``#`` into ``::`` and a folder ``2020_01`` into a number. An expression that gives the text stays one.
+
+    Args:
+        argv: of ``python -m monai.bundle run``.
+
+    Returns:
+        The same, with those values as expressions.
+    """
+    quoted, name = [], ""
+    for token in argv:
+        before, value = "", token
+        if token.startswith("--"):
+            name, assigned, value = token[2:].partition("=")
+            before = f"--{name}{assigned}"
+        is_path = name.replace("-", "_") in PATHS and value and not value.startswith("$")
+        quoted.append(before + f"${value!r}".replace("#", r"\x23") if is_path and _is_changed(value) else token)
+        name = "" if not token.startswith("--") else name
+    return quoted
+
+
+def _is_changed(value: str) -> bool:
+    """Tell a text that does not reach a config as it is."""
+    read = _literal(value)
+    return "#" in value or (isinstance(read, (int, float)) and str(read) != value)
+
+
 def as_values(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give settings that come from outside, as overrides of a config that takes them as they are.
 
@@ -92,6 +125,9 @@ def check_settings(argv: Sequence[str]) -> None:
     given = _read_options(argv)
     if "run" not in argv:
         return
+    if list(argv) == sys.argv and (quoted := quote_paths(sys.orig_argv)) != sys.orig_argv:
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *quoted[1:]])  # the config has been read: begin again
     if "args_file" in given:
         given = {**ConfigParser.load_config_file(given["args_file"]), **given}
     if "config_file" not in given:

@@ -290,3 +290,23 @@ def test_values_from_outside_reach_a_config_as_they_are(value):
     config.update(cli.as_values({"folder": value, "train#data": value}))
     assert config.get_parsed_content("folder") == config.get_parsed_content("train#shown") == value
     assert config.get_parsed_content("path") == str(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--dataset_dir", "Patient #1/p.png"], ["--dataset_dir", r"$'Patient \x231/p.png'"]),
+        (["--output-dir=out #1"], [r"--output-dir=$'out \x231'"]),
+        (["--dataset_dir", "2020_01"], ["--dataset_dir", "$'2020_01'"]),
+        (["--dataset_dir", "1e3"], ["--dataset_dir", "$'1e3'"]),
+        (["--dataset_dir", "it's #1"], ["--dataset_dir", '$"it\'s \\x231"']),
+        (["--dataset_dir", "$'a#b'", "--points", "[[1,2,1]]#"], None),
+        (["--dataset_dir", "2017", "--val_clicks#0", "3", "--max_epochs", "1_0"], None),
+        (["--help", "#1"], None),
+    ],
+)
+def test_paths_that_monai_would_change_are_quoted(given, expected):
+    assert cli.quote_paths(["python", *given]) == ["python", *(expected or given)]
+    for before, after in zip(given, expected or []):
+        if after.startswith("$"):
+            assert ConfigParser({"path": after}).get_parsed_content("path") == before

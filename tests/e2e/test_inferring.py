@@ -239,3 +239,12 @@ def test_a_mask_of_another_size_is_refused(folder, image, checkpoint):
     result = run_warm("inferring", INFERENCE, dataset_dir=image, points=[LEFT_CLICK], mask=mask, **where)
     assert result.code == 1
     assert "other.png is 9 x 8 but its image is 96 x 64" in result.errors[0]
+
+
+def test_a_path_with_a_hash_and_a_folder_named_like_a_number_are_taken_as_they_are(folder):
+    write_picture(folder / "2020_01" / "Patient #1" / "a.png", np.full((20, 24), 90, np.uint8))
+    settings = {"points": [[9, 8, 1]], "cache_dir": folder / "cache"}
+    inside = folder / "2020_01" / "Patient #1" / "a.png"
+    result = run("inferring", INFERENCE, dataset_dir=inside, output_dir=folder / "out #1", **settings)
+    assert result.code == 0, result.err
+    assert (folder / "out #1" / "a_mask.png").is_file()
