@@ -2,6 +2,8 @@
 """Start the server: python apps/label/serve.py --studies /data/mine, which is what make label does."""
 
 import argparse
+import contextlib
+import json
 import os
 import socket
 import sys
@@ -103,7 +105,11 @@ def serve(options: argparse.Namespace, token: str, listening: socket.socket) -> 
     )
     os.environ.setdefault("PYTHONPATH", "")
     Main().start_server_init_settings(start)
-    log_config = init_log_config(None, start.app, "app.log", "INFO")
+    with open(init_log_config(None, start.app, "app.log", "INFO")) as file:
+        log_config = json.load(file)
+    log_config["handlers"]["console"]["level"] = "WARNING"  # the rest is in logs/app.log
+    with contextlib.redirect_stdout(None):  # it prints that all origins are allowed, which the door does not
+        import monailabel.app  # noqa: F401
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

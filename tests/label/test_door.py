@@ -14,6 +14,7 @@ import tarfile
 import threading
 import uuid
 
+import itk
 import numpy as np
 import pytest
 
@@ -96,6 +97,30 @@ def test_the_request_that_ran_code(server, trap):
 
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+
+
+def test_an_image_that_3d_slicers_client_uploads_is_there_and_can_be_answered(server, tmp_path):
+    for name, route in (("sent", None), ("put", "/datastore/image?image=put")):
+        (tmp_path / f"{name}.png").write_bytes((server.root.parent / "studies" / "grey.png").read_bytes())
+        if route is None:
+            assert server.client.upload_image(str(tmp_path / "sent.png"), "sent")["image"] == "sent"
+        else:
+            body, headers = form({}, [("file", "put.png", (tmp_path / "put.png").read_bytes())])
+            assert ask(server, "PUT", route, body, headers)[0] == 200
+        click = {"foreground": [[30, 34, 0]]}
+        assert np.array_equal(server.infer(name, **click)[0], server.infer("grey", **click)[0])
+        assert ask(server, "DELETE", f"/datastore/image?id={name}")[0] == 200
+
+
+def test_a_session_keeps_an_image_for_its_client(server):
+    kept = server.client.create_session(f"{server.studies}/grey.png")["session_id"]
+    click = {"foreground": [[30, 34, 0]], "result_extension": ".nrrd", "result_dtype": "uint8"}
+    path, _ = server.client.infer("efficientsam_2d", "", click, session_id=kept)
+    expected, _, _ = server.infer("grey", foreground=[[30, 34, 0]])
+    assert np.array_equal(np.asarray(itk.imread(path)).T, expected)
+    assert server.client.remove_session(kept) and ask(server, "GET", f"/session/{kept}")[0] == 404
+
+
 OUTSIDE = ["../out", "../../out", "/tmp/out", "a/../../out", "..\\out", ".hidden", "a%00b", "..", "%2e%2e%2fout"]
 
 

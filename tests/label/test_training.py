@@ -100,5 +100,7 @@ def test_a_server_killed_while_it_trains_loses_nothing(server, tmp_path):
     server.start()
     assert server.client.info()["datastore"]["completed"] == 4
     assert server.infer("lesion_5", **CLICK)[0].any()
-    assert server.train()["status"] == "DONE"
+    server.client.train_start(None, {"efficientsam": {"max_epochs": 1, "val_split": 0.25}})
+    wait_for(lambda: server.client.train_status()["status"] in ("DONE", "ERROR"))
+    assert server.client.train_status()["status"] == "DONE", server.log[-3000:]
     assert sorted(path.name for path in (models / "label_runs").iterdir()) == ["train_stats.json"]

@@ -178,6 +178,8 @@ def read_fields(params: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[
     Raises:
         RequestError: when one is not of its type.
     """
+    if not isinstance(params, Mapping):
+        raise RequestError(f"parameters are an object, got {_shown(params)}")
     return {key: read(params[key], key) for key, read in fields.items() if params.get(key) is not None}
 
 

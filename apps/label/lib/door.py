@@ -140,12 +140,20 @@ def run_train(model: str, params: dict | None = Body(None), enqueue: bool = Fals
     return train.run_model(model, read_fields(params or {}, TRAIN), False, enqueue)
 
 
+@routes.post("/train/", tags=["Train"])
+def run_trainings(params: dict | None = Body(None)) -> Any:
+    """Train all there is to train, with parameters by its name; what stands beside them is the client's own id."""
+    given = {key: value for key, value in (params or {}).items() if isinstance(value, dict)}
+    return train.run({name(key, "model"): read_fields(value, TRAIN) for key, value in given.items()}, False)
+
+
 @routes.post("/activelearning/{strategy}", tags=["ActiveLearning"])
 def run_sample(strategy: str, params: dict | None = Body(None)) -> Any:
     """Give the image to annotate next."""
     return activelearning.sample(strategy, read_fields(params or {}, SAMPLE))
 
 
+@routes.put("/datastore/", include_in_schema=False)  # as 3D Slicer's client has it
 @routes.put("/datastore/image", tags=["Datastore"])
 def add_image(image: str | None = None, params: str = Form("{}"), file: UploadFile = File(...)) -> Any:
     """Add an image to the studies."""
@@ -174,10 +182,12 @@ def put_image_info(image: str, info: str = Form("{}")) -> Any:
     return datastore.update_image_info(image, json.dumps(plain(parse_object(info, "info"), "info")))
 
 
+@routes.put("/datastore/updatelabelinfo", include_in_schema=False)
 @routes.put("/datastore/label/info", tags=["Datastore"])
-def put_label_info(label: str, tag: str, info: str = Form("{}")) -> Any:
-    """Note something of a label."""
-    return datastore.update_label_info(label, tag, json.dumps(plain(parse_object(info, "info"), "info")))
+def put_label_info(label: str, tag: str, info: str = Form("{}"), params: str = Form("{}")) -> Any:
+    """Note something of a label, as ``info`` or, in the old route, as ``params``."""
+    noted = {**parse_object(params, "params"), **parse_object(info, "info")}
+    return datastore.update_label_info(label, tag, json.dumps(plain(noted, "info")))
 
 
 @routes.put("/session/", tags=["Session"])
@@ -202,11 +212,8 @@ def add_session(uncompress: bool = False, expiry: int = 0, files: list[UploadFil
 
 @routes.put("/model/{model}", include_in_schema=False)
 @routes.delete("/model/{model}", include_in_schema=False)
-@routes.post("/train/", include_in_schema=False)
-@routes.put("/datastore/", include_in_schema=False)
-@routes.put("/datastore/updatelabelinfo", include_in_schema=False)
 def not_served() -> None:
-    """Refuse what changes weights over the network, and routes that MONAI Label itself calls old."""
+    """Refuse what changes weights over the network."""
     raise HTTPException(403, "not over the network: weights are files in the folder models of the bundle")
 
 
