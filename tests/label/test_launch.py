@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.bundle import ENVIRONMENT, ROOT
-from tests.label.server import VENV, Server, copy_bundle, require_environment
+from tests.label.server import VENV, Server, copy_bundle, require_environment, wait_for
 from tests.label.studies import make_lesions
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,7 @@ def test_nothing_of_patients_stays_in_the_temporary_folder(images):
                 server.client.infer("efficientsam_2d", "", {"foreground": [[9, 9]]}, file=str(upload))
             except Exception as error:
                 assert "Status: 400" in error.msg  # pytest.raises would keep the first alone
-        assert list(own.iterdir()) == []
+        wait_for(lambda: list(own.iterdir()) == [], 20)  # an answer goes once it has been sent
     finally:
         server.stop()  # by a kill, which leaves the folder
     server.start()
