@@ -18,8 +18,8 @@ UNEVEN = 0.1  # of the usual step between slices, by which one may differ
 PARALLEL = np.cos(np.radians(0.5))
 TILTED = np.cos(np.radians(1.0))
 TAGS = (
-    *("SeriesDescription", "Modality", "SOPInstanceUID", "Rows", "Columns", "PixelSpacing", "NumberOfFrames"),
-    *("ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue"),
+    *("Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient"),
+    *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue"),
 )
 FRAMES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 

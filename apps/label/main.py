@@ -46,11 +46,10 @@ class LabelApp(MONAILabelApp):
         super().__init__(app_dir, studies, conf, name="EfficientSAM Adapter", description="Clicks and boxes")
         server = sys.modules.get("monailabel.app")
         if server is not None:  # not in the process of a training
-            listed = {key: [each for each in conf.get(key, "").split(",") if each] for key in ("hosts", "origins")}
-            token = conf.get("token") or None
+            hosts, origins = ([each for each in conf.get(key, "").split(",") if each] for key in ("hosts", "origins"))
             is_remote = isinstance(self.datastore(), DicomStudies)
             # whatever starts the server, it is the door that answers, not MONAI Label's own routes
-            server.app.middleware_stack = make_door({**listed, "token": token}, token, listed["origins"], is_remote)
+            server.app.middleware_stack = make_door(hosts, origins, conf.get("token") or None, is_remote)
 
     def init_datastore(self) -> Datastore:
         if not self.studies.startswith(("http://", "https://")):

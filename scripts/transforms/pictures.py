@@ -18,6 +18,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 DIRECT_MODES = {"L", "LA", "RGB", "RGBA", "I", "F", "I;16"}  # arrays of these hold intensities
 GREY_MODES = {"1": "L", "I;16B": "I", "I;16L": "I", "I;16N": "I"}  # and these are grey once converted
 MOST_PIXELS = 2**30  # of a picture; PIL warns of an attack from 89 million on, and a slide has more
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # once: PIL has one limit for all threads
 BITS, PHOTOMETRIC, PLANAR, ORIENTATION = 258, 262, 284, 274  # tags of TIFF and EXIF
 TURNED_BY_PIL = {  # what undoes it, by the orientation of a TIFF; of the others, 5 to 8, it scrambles some
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,11 +51,7 @@ class PictureReader(PILReader):
     def read(self, data: Any, **kwargs: Any) -> Any:
         for path in [data] if isinstance(data, (str, Path)) else data:
             check_tiff(Path(path))
-        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
-        try:
-            return super().read(data, **kwargs)
-        finally:
-            Image.MAX_IMAGE_PIXELS = most
+        return super().read(data, **kwargs)
 
     def convert(self, picture: Image.Image) -> Image.Image:
         name = getattr(picture, "filename", "a picture")

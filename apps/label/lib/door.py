@@ -46,13 +46,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def make_door(gate: dict[str, Any], token: str | None, origins: list[str], is_remote: bool) -> FastAPI:
+def make_door(hosts: list[str], origins: list[str], token: str | None, is_remote: bool) -> FastAPI:
     """Make the app that answers.
 
     Args:
-        gate: arguments of :class:`Gate`.
-        token: that clients show, if any.
-        origins: web pages that may ask, beside the server's own.
+        hosts: and
+        origins: and
+        token: as of :class:`Gate`.
         is_remote: whether the studies are of a DICOMweb server, to which OHIF's requests go on.
     """
     app = FastAPI(title="EfficientSAM Adapter", docs_url="/", redoc_url=None)
@@ -63,7 +63,7 @@ def make_door(gate: dict[str, Any], token: str | None, origins: list[str], is_re
     for router in (module.router for module in served):
         app.include_router(router, dependencies=checked)
     app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(Gate, **gate)
+    app.add_middleware(Gate, hosts=hosts, origins=origins, token=token)
     for kind in (Exception, MONAILabelException, OSError, ValueError):
         app.add_exception_handler(kind, answer_error)
     return app
