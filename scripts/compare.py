@@ -61,8 +61,8 @@ def draw_row(image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: An
     pictures = [overlay(picture, points=points, point_labels=point_labels)]
     for network in networks.values():
         with torch.no_grad():
-            logits = PromptedSliceInferer()(data["image"][None], network)[0]
-        pictures.append(overlay(picture, on_slice(np.asarray(logits)) > 0, points, point_labels))
+            labels = PromptedSliceInferer(merge=True)(data["image"][None], network)[0]
+        pictures.append(overlay(picture, on_slice(np.asarray(labels))[0], points, point_labels))
     return pictures
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
-from .prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT
+from .prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, SHARED, TOP_LEFT
 
 __all__ = ["overlay", "panels", "to_uint8"]
 
@@ -47,21 +48,22 @@ def to_uint8(image: ArrayLike) -> np.ndarray:
 
 def overlay(
     image: ArrayLike,
-    masks: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
     points: ArrayLike | None = None,
     point_labels: ArrayLike | None = None,
     min_side: int = 512,
 ) -> np.ndarray:
-    """Draw masks and prompts on an image.
+    """Draw a label map and prompts on an image.
 
-    A mask is filled half-transparently and outlined in its own colour. A foreground click is a green star, a background
-    click a red star, a box a yellow rectangle.
+    An object is filled half-transparently and outlined in its own colour. A foreground click is a green star, a
+    background click a red star, a box a yellow rectangle.
 
     Args:
         image: (H, W, 3) uint8.
-        masks: (Q, H, W) bool, on the grid of the image.
+        labels: (H, W) ids on the grid of the image, 0 for nothing; or one mask, bool.
         points: (Q, N, 2), (x, y) in pixels of the image; a whole number is the middle of a pixel.
-        point_labels: (Q, N) int, -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right.
+        point_labels: (Q, N) int, -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right,
+            4 a click shared by classes.
         min_side: an image whose shorter side has fewer pixels than this is enlarged to it.
 
     Returns:
@@ -73,20 +75,19 @@ def overlay(
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(f"image must be (H, W, 3) uint8, got {array.shape} {array.dtype}.")
-    masks = _check_masks(masks, array.shape[:2])
+    ids = _check_labels(labels, array.shape[:2])
     points, point_labels = _check_prompts(points, point_labels)
 
     height, width = array.shape[:2]
     zoom = max(1.0, min(min_side / min(height, width), 4 * min_side / max(height, width)))  # a strip stays a strip
     size = (round(width * zoom), round(height * zoom))
     canvas = np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
-    masks = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
-    colours = [PALETTE[index % len(PALETTE)] for index in range(len(masks))]
-    for mask, colour in zip(masks, colours):
-        canvas[mask] = np.rint((1 - FILL) * canvas[mask] + FILL * colour)
+    ids = np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
+    drawn = ids > 0
+    colours = PALETTE[(ids[drawn] - 1) % len(PALETTE)]
+    canvas[drawn] = np.rint((1 - FILL) * canvas[drawn] + FILL * colours)
     line = max(1, round(min(size) / 200))
-    for mask, colour in zip(masks, colours):  # after all fills, so that no outline is covered
-        canvas[_outline(mask, line)] = colour
+    canvas[drawn] = np.where(_outline(ids, line)[drawn, None], colours, canvas[drawn])
 
     picture = Image.fromarray(canvas)
     _draw_prompts(picture, (points + 0.5) * zoom - 0.5, point_labels, line)  # middles of pixels, in the enlarged grid
@@ -135,14 +136,14 @@ def panels(images: Sequence[ArrayLike], titles: Sequence[str], columns: int | No
     return np.array(sheet)
 
 
-def _check_masks(masks: ArrayLike | None, grid: tuple[int, int]) -> np.ndarray:
-    """Return the masks as (Q, H, W) bool, Q = 0 for none."""
-    array = np.zeros((0, *grid), dtype=bool) if masks is None else np.asarray(masks)
-    if array.ndim != 3 or array.shape[1:] != grid:
-        raise ValueError(f"masks must be (Q, {grid[0]}, {grid[1]}), as the image is, got {array.shape}.")
-    if array.dtype != bool:
-        raise ValueError(f"masks must be bool, got {array.dtype}: threshold logits first.")
-    return array
+def _check_labels(labels: ArrayLike | None, grid: tuple[int, int]) -> np.ndarray:
+    """Return the label map as (H, W) int32, all 0 for none."""
+    array = np.zeros(grid, np.int32) if labels is None else np.asarray(labels)
+    if array.shape != grid:
+        raise ValueError(f"labels must be ({grid[0]}, {grid[1]}), as the image is, got {array.shape}.")
+    if not (array.dtype == bool or np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"labels must be ids or bool, got {array.dtype}: threshold logits first.")
+    return array.astype(np.int32)
 
 
 def _check_prompts(points: ArrayLike | None, point_labels: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
@@ -156,21 +157,20 @@ def _check_prompts(points: ArrayLike | None, point_labels: ArrayLike | None) -> 
         raise ValueError(f"points must be (Q, N, 2), got {points.shape}.")
     if point_labels.shape != points.shape[:2]:
         raise ValueError(f"point_labels must be {points.shape[:2]}, one for each point, got {point_labels.shape}.")
-    unknown = np.setdiff1d(point_labels, (PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT))
+    unknown = np.setdiff1d(point_labels, (PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT, SHARED))
     if unknown.size:
-        raise ValueError(f"point_labels must be -1, 0, 1, 2 or 3, got {unknown.tolist()}.")
+        raise ValueError(f"point_labels must be -1, 0, 1, 2, 3 or 4, got {unknown.tolist()}.")
     if np.any((point_labels == TOP_LEFT).sum(1) != (point_labels == BOTTOM_RIGHT).sum(1)):
         raise ValueError("point_labels must give each box both corners, one point labelled 2 and one labelled 3.")
     return points, point_labels
 
 
-def _outline(mask: np.ndarray, width: int) -> np.ndarray:
-    """Return the pixels of a mask, (H, W) bool, that lie within ``width`` steps of its outside or the border."""
-    inner = mask
-    for _ in range(width):
-        ring = np.pad(inner, 1)
-        inner = inner & ring[:-2, 1:-1] & ring[2:, 1:-1] & ring[1:-1, :-2] & ring[1:-1, 2:]
-    return mask & ~inner
+def _outline(ids: np.ndarray, width: int) -> np.ndarray:
+    """Return the pixels, (H, W) bool, that lie within ``width`` steps of another id or the border, of (H, W) ids."""
+    ring = np.pad(ids, 1)
+    sides = ring[:-2, 1:-1], ring[2:, 1:-1], ring[1:-1, :-2], ring[1:-1, 2:]
+    inner = (ids > 0) & np.logical_and.reduce([side == ids for side in sides])
+    return (ids > 0) & ~(ndimage.binary_erosion(inner, iterations=width - 1) if width > 1 else inner)
 
 
 def _draw_prompts(picture: Image.Image, points: np.ndarray, point_labels: np.ndarray, line: int) -> None:
@@ -182,7 +182,7 @@ def _draw_prompts(picture: Image.Image, points: np.ndarray, point_labels: np.nda
             # A dark rim on both sides keeps the yellow readable on pale skin.
             pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(40, 40, 40), width=line + 2)
             pen.rectangle((left, top, right, bottom), outline=YELLOW, width=line)
-    for label, colour in ((BACKGROUND, RED), (FOREGROUND, GREEN)):
+    for label, colour in ((BACKGROUND, RED), (FOREGROUND, GREEN), (SHARED, GREEN)):
         star = _star(max(6, round(min(picture.size) / 36)), colour)
         for x, y in np.rint(points[point_labels == label]).astype(int).tolist():
             picture.paste(star, (x - star.width // 2, y - star.height // 2), star)

@@ -2,8 +2,8 @@
 """The one form of a prompt: build it from what users write or from a label, validate it, pad it, send it with an image.
 
 A prompt for Q objects is ``points`` (Q, N, 2) float32, (x, y) in pixels of the image, and ``point_labels`` (Q, N)
-int64: -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right corner. Pixel indices count
-from 0, and a box's corners are the first and last pixel inside it.
+int64: -1 padding, 0 background, 1 foreground, 2 and 3 a box's top-left and bottom-right corner, 4 a foreground click
+that is shared by several classes. Pixel indices count from 0, and a box's corners are the first and last pixel inside.
 """
 
 import json
@@ -19,6 +19,8 @@ from torch import Tensor
 from .errors import InputError
 
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
+SHARED = 4  # a foreground click for several classes, of which this one need not be there: see scripts.class_layout
+INSIDE = (FOREGROUND, SHARED)
 META_KEY = "prompts"
 PREVIOUS_KEY = "previous_mask"  # of an image's meta: the label map (X, Y[, Z]) that its clicks correct
 
@@ -123,13 +125,25 @@ def align_points(points: Tensor, point_labels: Tensor, size: tuple[int, int], im
     Returns:
         (..., 2): clicks fall on the centre of their pixel, and a box's corners on the outer edges of theirs.
     """
-    # FOREGROUND, BACKGROUND and BOTTOM_RIGHT by number: TorchScript reads no module's names
-    click = ((point_labels == 1) | (point_labels == 0)).to(points.dtype)
-    share = 0.5 * click + (point_labels == 3).to(points.dtype)  # of the rest of the image's pixel
+    share = alignment(point_labels).to(points.dtype)
     # the network's pixel in pixels of the image is at most 1
     x = points[..., 0] + share * (1.0 - min(size[1] / image_size, 1.0))
     y = points[..., 1] + share * (1.0 - min(size[0] / image_size, 1.0))
     return torch.stack([x, y], dim=-1)
+
+
+def alignment(point_labels: Tensor) -> Tensor:
+    """Return how far points move in :func:`align_points`, as a share of what the network's pixel leaves of the image's.
+
+    Args:
+        point_labels: (...) of any integers.
+
+    Returns:
+        (...) float32: a click by half, to the middle of its pixel, a box's last corner by all of it.
+    """
+    # by number, since TorchScript reads no module's names: FOREGROUND, BACKGROUND and SHARED; BOTTOM_RIGHT
+    is_click = (point_labels == 1) | (point_labels == 0) | (point_labels == 4)
+    return 0.5 * is_click.float() + (point_labels == 3).float()
 
 
 def read_prompts(

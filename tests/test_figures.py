@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -65,42 +67,61 @@ def test_only_small_images_are_enlarged(shape, expected):
 
 def test_given_image_is_not_drawn_upon():
     image = GREY.copy()
-    overlay(image, masks=np.ones((1, 120, 200), dtype=bool), points=[[[5, 5]]], point_labels=[[1]], min_side=1)
+    overlay(image, labels=np.ones((120, 200), dtype=bool), points=[[[5, 5]]], point_labels=[[1]], min_side=1)
     np.testing.assert_array_equal(image, GREY)
 
 
 def test_mask_is_tinted_inside_outlined_at_its_edge_and_absent_outside():
-    mask = np.zeros((1, 120, 200), dtype=bool)
-    mask[0, 20:60, 100:180] = True
-    picture = overlay(GREY, masks=mask, min_side=1)
-    np.testing.assert_array_equal(picture[~mask[0]], GREY[~mask[0]])
+    mask = np.zeros((120, 200), dtype=bool)
+    mask[20:60, 100:180] = True
+    picture = overlay(GREY, mask, min_side=1)
+    np.testing.assert_array_equal(picture[~mask], GREY[~mask])
     first = figures.PALETTE[0].astype(int)
     assert is_colour(picture, first)[20, 100:180].all()
     inside = picture[40, 140].astype(int)
     np.testing.assert_allclose(inside, 128 + figures.FILL * (first - 128), atol=1)
 
 
-def test_masks_have_colours_of_their_own_and_outlines_lie_above_fills():
-    masks = np.zeros((2, 120, 200), dtype=bool)
-    masks[0, 20:80, 20:80] = True
-    masks[1, 40:100, 40:100] = True
-    picture = overlay(GREY, masks=masks, min_side=1)
-    assert is_colour(picture, figures.PALETTE[1])[40, 60]
-    assert is_colour(picture, figures.PALETTE[0])[79, 60]  # within the second mask
+@pytest.mark.parametrize("side", [1, 700])
+def test_objects_have_colours_of_their_own_and_each_is_outlined_where_another_begins(side):
+    labels = np.zeros((120, 200), dtype=np.uint8)
+    labels[20:80, 20:80] = 1
+    labels[40:60, 40:60] = 2
+    picture = overlay(GREY, labels, min_side=side)
+    zoom, line = side // 120 or 1, max(1, side // 200)
+    first, second = (is_colour(picture, colour) for colour in figures.PALETTE[:2])
+    if side == 1:
+        assert first[20:80, 20].all() and first[40:60, 39].all() and not first[40:60, 38].any()
+        assert second[40, 40:60].all() and second.sum() == 4 * 19
+        assert not is_colour(picture, GREY[0, 0])[20:80, 20:80].any()  # no hole
+    else:
+        assert first.sum() > 4 * 60 * zoom * line and second.sum() > 4 * 18 * zoom * line
 
 
-def test_more_masks_than_colours_begin_the_palette_again():
-    count = len(figures.PALETTE) + 1
-    masks = np.zeros((count, 120, 200), dtype=bool)
-    masks[-1, 30:60, 30:60] = True
-    assert is_colour(overlay(GREY, masks=masks, min_side=1), figures.PALETTE[0])[30, 45]
+def test_more_ids_than_colours_begin_the_palette_again():
+    labels = np.zeros((120, 200), dtype=np.int64)
+    labels[30:60, 30:60] = len(figures.PALETTE) + 1
+    assert is_colour(overlay(GREY, labels, min_side=1), figures.PALETTE[0])[30, 45]
+
+
+def test_a_thousand_instances_take_no_more_memory_than_one():
+    """A mask for each of them took 4 GB."""
+    labels = np.arange(1024).reshape(32, 32).repeat(16, 0).repeat(16, 1)
+    image = np.full((512, 512, 3), 128, np.uint8)
+    peaks = []
+    for ids in (labels > 0, labels):
+        tracemalloc.start()
+        overlay(image, ids)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_enlarged_mask_covers_the_same_part_of_the_image():
-    mask = np.zeros((1, 60, 100), dtype=bool)
-    mask[0, 10:20, 50:90] = True
-    picture = overlay(GREY[:60, :100], masks=mask, min_side=240)
-    expected = np.kron(mask[0], np.ones((4, 4), dtype=bool))
+    mask = np.zeros((60, 100), dtype=bool)
+    mask[10:20, 50:90] = True
+    picture = overlay(GREY[:60, :100], mask, min_side=240)
+    expected = np.kron(mask, np.ones((4, 4), dtype=bool))
     np.testing.assert_array_equal(np.any(picture != 128, axis=-1), expected)
 
 
@@ -148,15 +169,15 @@ def test_each_query_gets_its_own_box_and_clicks():
     [
         ({"image": GREY.transpose(2, 0, 1)}, r"image must be \(H, W, 3\)"),
         ({"image": GREY / 255}, "uint8, got .* float64"),
-        ({"masks": np.zeros((1, 200, 120), dtype=bool)}, r"masks must be \(Q, 120, 200\)"),
-        ({"masks": np.zeros((120, 200), dtype=bool)}, r"masks must be \(Q, 120, 200\)"),
-        ({"masks": np.zeros((1, 120, 200))}, "masks must be bool, got float64"),
+        ({"labels": np.zeros((200, 120), dtype=bool)}, r"labels must be \(120, 200\)"),
+        ({"labels": np.zeros((1, 120, 200), dtype=bool)}, r"labels must be \(120, 200\)"),
+        ({"labels": np.zeros((120, 200))}, "labels must be ids or bool, got float64"),
         ({"points": np.zeros((1, 4, 2))}, "together"),
         ({"point_labels": np.zeros((1, 4))}, "together"),
         ({"points": np.zeros((4, 2)), "point_labels": np.zeros(4)}, r"points must be \(Q, N, 2\), got \(4, 2\)"),
         ({"points": np.zeros((1, 4, 3)), "point_labels": np.zeros((1, 4))}, r"points must be \(Q, N, 2\)"),
         ({"points": np.zeros((1, 4, 2)), "point_labels": np.zeros((1, 3))}, r"point_labels must be \(1, 4\)"),
-        ({"points": np.zeros((1, 1, 2)), "point_labels": np.array([[4]])}, r"got \[4\]"),
+        ({"points": np.zeros((1, 1, 2)), "point_labels": np.array([[5]])}, r"got \[5\]"),
         ({"points": np.zeros((1, 1, 2)), "point_labels": np.array([[2]])}, "both corners"),
     ],
 )

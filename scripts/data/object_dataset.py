@@ -15,6 +15,7 @@ import torch
 from monai.data import CacheDataset
 
 from ..cases import WHOLE, read_case, write_case
+from ..class_layout import ClassLayout
 from ..errors import InputError
 from ..transforms.grids import on_grid_of
 from ..transforms.reading import LoadCheckedImaged, label_values, spatial_shape
@@ -42,7 +43,8 @@ class ObjectDataset(CacheDataset):
             label is an object of its own.
         objects_per_item: how many objects of one slice may share an item; nothing sets no limit.
         whole: also ask for all that is labelled on a slice as one object, in an item of its own.
-        together: every class is an object of every item, also where the slice has none of it.
+        layout: of the classes, where one prompt asks for all of them: they take the place of ``classes``, and each is
+            an object of every item, also where the slice has none of it.
         cache_dir: where the check's result is kept.
         cache_rate: share of the items whose deterministic transforms are kept in memory.
 
@@ -57,22 +59,17 @@ class ObjectDataset(CacheDataset):
         classes: Mapping[str, Sequence[int]] | None = None,
         objects_per_item: int | None = 1,
         whole: bool = False,
-        together: bool = False,
+        layout: ClassLayout | None = None,
         cache_dir: str = ".cache",
         cache_rate: float = 0.0,
     ) -> None:
-        if together and not 1 <= len(classes or {}) <= 3:
-            raise InputError(
-                f"class_masks takes one to three classes, outermost first, got {list(classes or {})}: name them as in "
-                "--classes \"{'cell': [1, 2], 'nucleus': [2]}\""
-            )
         found, problems = find_objects(data, cache_dir)
         for problem in problems:
             logger.warning(f"left out: {problem}")
         items = [
             item
             for name, (pair, slices) in zip(short_names(pair["image"] for pair, _ in found), found)
-            for item in list_items(pair, name, slices, pair.get("classes", classes), objects_per_item, whole, together)
+            for item in list_items(pair, name, slices, pair.get("classes", classes), objects_per_item, whole, layout)
         ]
         if data and not items:
             wanted = f" of the classes {dict(classes)}" if classes and not problems else ""
@@ -98,7 +95,7 @@ def list_items(
     classes: Mapping[str, Sequence[int]] | None,
     objects_per_item: int | None,
     whole: bool = False,
-    together: bool = False,
+    layout: ClassLayout | None = None,
 ) -> list[dict]:
     """List the items of one image or volume, called by a name."""
     items = []
@@ -111,10 +108,12 @@ def list_items(
         items.append({**pair, "slice": k, "objects": list(objects.values()), "case": case})
 
     for k, pixels in slices:
-        if classes is None:
+        if layout is not None:
+            objects = {key: list(wanted) for key, wanted in layout.classes.items()}
+        elif classes is None:
             objects = {str(i): [i] for i in pixels}
         else:
-            objects = {key: list(wanted) for key, wanted in classes.items() if together or set(wanted) & set(pixels)}
+            objects = {key: list(wanted) for key, wanted in classes.items() if set(wanted) & set(pixels)}
         names = list(objects)
         for start in range(0, len(names), objects_per_item or max(len(names), 1)):
             chosen = names[start : start + objects_per_item] if objects_per_item else names

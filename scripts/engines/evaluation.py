@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..class_layout import ClassLayout
 from ..crops import SmallObjects
 from ..inferers.session import PromptSession
 from ..losses.mask_loss import mask_iou
@@ -29,7 +30,7 @@ class SimulatedUser(nn.Module):
             itself, so the same each time.
         crop: what small objects are, for the closer look; nothing never crops.
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
-        class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
+        layout: of the classes, where the objects are classes that are each answered by a mask of their own.
     """
 
     network: Promptable
@@ -42,7 +43,7 @@ class SimulatedUser(nn.Module):
         random_clicks: bool = False,
         crop: SmallObjects | None = None,
         mask_feedback: bool = True,
-        class_masks: bool = False,
+        layout: ClassLayout | None = None,
     ) -> None:
         super().__init__()
         if 1 not in clicks or min(clicks) < 1:
@@ -53,7 +54,7 @@ class SimulatedUser(nn.Module):
         self.random_clicks = random_clicks
         self.crop = crop
         self.mask_feedback = mask_feedback
-        self.class_masks = class_masks
+        self.layout = layout
 
     def forward(self, image: Tensor, label: Tensor, prompts: Mapping[str, Mapping[str, Tensor]]) -> dict:
         """Ask for the objects of one image in every way.
@@ -76,7 +77,7 @@ class SimulatedUser(nn.Module):
         result: dict = {"masks": {}, "iou": {}, **first_prompts}
         kept: dict = {}  # embeddings, the same for every kind
         for kind, prompt in prompts.items():
-            index = range(1, label.shape[1] + 1) if self.class_masks else None
+            index = None if self.layout is None else self.layout.mask_index
             session = PromptSession(self.network, image, self.crop, self.mask_feedback, index, kept)
             first = list(map(Prompt, prompt["points"][0].cpu().numpy(), prompt["labels"][0].cpu().numpy()))
             if kind == "click_1":

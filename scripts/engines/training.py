@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..class_layout import ClassLayout
 from ..networks.promptable import Promptable
 from ..prompts import PADDING
 from .corrections import correction_click
@@ -26,7 +27,8 @@ class IterativeClicks(nn.Module):
         rounds: most predictions for an image; each step draws from 1 to this.
         gradient_rounds: how many of them, the last ones, are trained.
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
-        class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q.
+        layout: of the classes, where the objects are classes that are each answered by a mask of their own. Then a
+            class that is not there is corrected too, where another one is.
     """
 
     network: Promptable
@@ -37,7 +39,7 @@ class IterativeClicks(nn.Module):
         rounds: int = 3,
         gradient_rounds: int = 2,
         mask_feedback: bool = True,
-        class_masks: bool = False,
+        layout: ClassLayout | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= gradient_rounds <= rounds:
@@ -46,7 +48,7 @@ class IterativeClicks(nn.Module):
         self.rounds = rounds
         self.gradient_rounds = gradient_rounds
         self.mask_feedback = mask_feedback
-        self.class_masks = class_masks
+        self.layout = layout
 
     def forward(self, image: Tensor, points: Tensor, point_labels: Tensor, label: Tensor) -> list[RoundOutput]:
         """Predict, be corrected, and predict again.
@@ -66,6 +68,9 @@ class IterativeClicks(nn.Module):
         rounds = self.draw_rounds()
         rng = np.random.RandomState(int(torch.randint(2**31, ())))
         wanted = (label > 0.5).cpu().numpy()
+        asked = (label > 0.5).flatten(2).any(2)  # the rest is padding
+        if self.layout is not None:
+            asked = asked.any(1, keepdim=True).expand_as(asked)
         mask_prompt: Tensor | None = None
         predictions: list[RoundOutput] = []
         for done in range(rounds):
@@ -78,7 +83,7 @@ class IterativeClicks(nn.Module):
             if done + 1 < rounds:
                 low = self.answer(logits.detach(), iou.detach())
                 predicted = self.network.upscale(low.squeeze(2).float(), size) > 0
-                points, point_labels = add_clicks(points, point_labels, predicted.cpu().numpy(), wanted, rng)
+                points, point_labels = add_clicks(points, point_labels, predicted.cpu().numpy(), wanted, asked, rng)
                 mask_prompt = low if self.mask_feedback else None
         return predictions
 
@@ -88,9 +93,9 @@ class IterativeClicks(nn.Module):
 
     def answer(self, logits: Tensor, iou: Tensor) -> Tensor:
         """Give the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown."""
+        if self.layout is not None:
+            return self.layout.select(logits, iou)[0]
         index = iou.argmax(2)  # (B, Q)
-        if self.class_masks:
-            index = torch.arange(1, iou.shape[1] + 1, device=iou.device).expand_as(index)
         return logits.gather(2, index[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:]))
 
 
@@ -99,12 +104,25 @@ def add_clicks(
     point_labels: Tensor,
     predicted: np.ndarray,
     wanted: np.ndarray,
+    asked: Tensor,
     rng: np.random.RandomState | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Append one click for each object (B, Q), where its prediction (B, Q, H, W) is wrong; padding where it is not."""
+    """Append one click for each object where its prediction is wrong, and padding where it is not.
+
+    Args:
+        points: (B, Q, N, 2), (x, y) in pixels of the image.
+        point_labels: (B, Q, N).
+        predicted: (B, Q, H, W) bool.
+        wanted: (B, Q, H, W) bool.
+        asked: (B, Q) bool; the others are padding, and get no click.
+        rng: draws the place of each click; without, it is the innermost.
+
+    Returns:
+        Points (B, Q, N + 1, 2) and labels (B, Q, N + 1).
+    """
     xy, labels = np.full((*wanted.shape[:2], 1, 2), -1, np.float32), np.full((*wanted.shape[:2], 1), PADDING)
     for b, q in np.ndindex(wanted.shape[:2]):
-        click = correction_click(predicted[b, q], wanted[b, q], rng) if wanted[b, q].any() else None
+        click = correction_click(predicted[b, q], wanted[b, q], rng) if asked[b, q] else None
         if click is not None:
             xy[b, q], labels[b, q] = click
     return (

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--int8 is of onnx, and calibrated on the pictures that --images gives")
     weights = given.ckpt_path or find_weights("models", None, ["model.pt"])
     settings = read_settings(weights, image_size=given.image_size)
-    if settings.class_masks and given.form == "sam":
+    if settings.layout is not None and given.form == "sam":
         raise InputError(
             "these weights answer with a mask for each class: export onnx, whose decoder gives all of them"
         )

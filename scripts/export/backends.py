@@ -19,7 +19,7 @@ from ..networks import EfficientSAM
 from .files import SETTINGS, needed, write_onnx
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
-FORMAT = 1  # of what is kept; another one is written anew
+FORMAT = 2  # of what is kept; another one is written anew
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 

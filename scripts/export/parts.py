@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks import EfficientSAM
+from ..prompts import alignment
 
 FRAME = 1024  # of segment-anything: the longer side of its images, in whose pixels its prompts are
 SAM_MASK = 256  # side of its low-resolution masks
@@ -70,9 +71,7 @@ class Decoder(nn.Module):
         """Bring points to pixels of the network's image, whose size is a tensor (scripts.prompts.align_points)."""
         side, across = self.network.image_size, size.flip(0)  # (W, H)
         if self.network.prompt_encoder.align_points:
-            click = ((point_labels == 1) | (point_labels == 0)).to(points.dtype)
-            share = (0.5 * click + (point_labels == 3).to(points.dtype)).unsqueeze(-1)
-            points = points + share * (1 - (across / side).clamp(max=1))
+            points = points + alignment(point_labels).unsqueeze(-1) * (1 - (across / side).clamp(max=1))
         points = points * (side / across)
         return torch.where(points >= 0, points, torch.full_like(points, -1.0))
 

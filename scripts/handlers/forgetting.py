@@ -10,6 +10,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
+from ..class_layout import ClassLayout
 from ..errors import InputError
 from ..networks import EfficientSAM, load_weights
 from .rows import EvaluatedRows
@@ -28,16 +29,16 @@ class Forgetting:
         network: that is evaluated, with the weights that training begins from: they are kept from now on.
         path: of the best weights.
         output_dir: folder to write to.
-        class_masks: whether the network answers with a mask for each class.
+        layout: of the classes, where the network answers with a mask for each.
 
     Raises:
-        InputError: when it does: other sets have other classes.
+        InputError: when there is a layout: other sets have other classes.
     """
 
     def __init__(
-        self, evaluator: Evaluator, network: EfficientSAM, path: str, output_dir: str, class_masks: bool = False
+        self, evaluator: Evaluator, network: EfficientSAM, path: str, output_dir: str, layout: ClassLayout | None = None
     ) -> None:
-        if class_masks:
+        if layout is not None:
             raise InputError("also_validate asks for single objects, which weights with class_masks do not answer")
         self.evaluator = evaluator
         self.network = network

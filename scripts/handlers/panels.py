@@ -55,12 +55,12 @@ class ValidationPanels:
     def draw(self, item: dict, result: dict) -> np.ndarray:
         """Draw the first object of a case: truth, then each kind of prompt with its prediction."""
         image = to_uint8(result["image"].detach().cpu())
-        truth = np.asarray(result["label"][:1].cpu()) > 0.5
+        truth = np.asarray(result["label"][0].cpu()) > 0.5
         case = read_case(item["case"])
         pictures, titles = [overlay(image, truth)], [f"truth: {case['image']}"]
         for kind in self.kinds:
             if kind in item["prompts"]:
-                prediction = np.asarray(result["pred"]["masks"][kind][:1].cpu()) > 0
+                prediction = np.asarray(result["pred"]["masks"][kind][0].cpu()) > 0
                 prompt = item["prompts"][kind]
                 points, labels = (np.asarray(prompt[key][:1]) for key in ("points", "labels"))
                 pictures.append(overlay(image, prediction, points, labels))

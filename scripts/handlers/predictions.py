@@ -6,7 +6,7 @@ This is a handler, not a transform, so that a server that uses the bundle's post
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from monai.transforms import SaveImage
 from PIL import Image
 
 from ..axes import upright
+from ..class_layout import ClassLayout
 from ..dicom import write_segmentation
 from ..errors import InputError
 from ..figures import PALETTE, overlay, to_uint8
@@ -47,7 +48,7 @@ class PredictionSaver:
     Args:
         output_dir: folder to write to.
         to_rgb: turns a slice into RGB in 0..1; nothing takes images to be that already.
-        names: of the ids, where they are classes.
+        layout: of the classes, where the ids are classes and not objects.
         output_type: ``"dicomseg"`` writes a DICOM SEG of images that are DICOM; nothing writes what is told above.
         probability: write what :class:`scripts.transforms.MergeLogitsd` kept of each object.
     """
@@ -56,14 +57,14 @@ class PredictionSaver:
         self,
         output_dir: str,
         to_rgb: Callable | None = None,
-        names: Sequence[str] | None = None,
+        layout: ClassLayout | None = None,
         output_type: str | None = None,
         probability: bool = False,
     ) -> None:
         if output_type not in (None, "dicomseg"):
             raise InputError(f"output_type is dicomseg or null, got {output_type!r}")
         self.output_type = output_type
-        self.names = names
+        self.names = None if layout is None else layout.names
         self.probability = probability
         self.to_rgb = to_rgb or (lambda image: image)
         self.output_dir = Path(output_dir)
@@ -158,21 +159,19 @@ class PredictionSaver:
     def save_overlays(self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], name: str) -> list[str]:
         """Draw masks and prompts of each prompted slice, and give the files' names."""
         is_volume = labels.ndim == 4
-        ids = sorted({entry["object"] for entry in entries})
         slices = sorted({entry["slice"] for entry in entries})
         saved = []
         for k in slices:
             picture, on_slice = image[..., k] if is_volume else image, upright_ids(labels, k)
             step = -(-max(picture.shape[1:]) // MOST_PIXELS)  # a large picture is drawn smaller
             picture, on_slice = picture[:, ::step, ::step], on_slice[::step, ::step]
-            masks = np.stack([on_slice == q + 1 for q in ids])  # (Q, H, W)
-            if len(slices) > 1 and not masks.any():
+            if len(slices) > 1 and not on_slice.any():
                 continue
-            asked = [e for q in ids for e in entries if e["slice"] == k and e["object"] == q]
-            prompts = [Prompt(xy / step, labels) for xy, labels in map(Prompt.of, asked)]  # some were not asked for
+            asked = [Prompt.of(entry) for entry in entries if entry["slice"] == k]
+            prompts = [Prompt(xy / step, point_labels) for xy, point_labels in asked]  # some were not asked for
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"
             drawn = to_uint8(upright(self.to_rgb(picture).as_tensor().cpu()))
-            Image.fromarray(overlay(drawn, masks, *pad_prompts(prompts))).save(self.output_dir / file)
+            Image.fromarray(overlay(drawn, on_slice, *pad_prompts(prompts))).save(self.output_dir / file)
             saved.append(file)
         return saved
 

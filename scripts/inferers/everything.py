@@ -17,6 +17,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from ..axes import upright
+from ..class_layout import ClassLayout
 from ..crops import SmallObjects
 from ..errors import InputError
 from ..networks.promptable import Promptable
@@ -42,6 +43,10 @@ class EverythingInferer(Inferer):
         max_area: the largest share of the image that an instance covers; what covers more is background.
         crop: what small objects are, for the closer look; nothing never crops.
         slice_index: the slice of a volume to segment.
+        layout: of the classes that the network answers for, which must be none.
+
+    Raises:
+        InputError: when there is no click, or the network answers with a mask for each class.
     """
 
     def __init__(
@@ -55,10 +60,16 @@ class EverythingInferer(Inferer):
         max_area: float = 0.5,
         crop: SmallObjects | None = None,
         slice_index: int | None = None,
+        layout: ClassLayout | None = None,
     ) -> None:
         super().__init__()
         if points_per_side < 1:
             raise InputError(f"points_per_side is at least 1, got {points_per_side}")
+        if layout is not None:
+            raise InputError(
+                "these weights answer any click with the same masks, one for each class, so there are no instances to "
+                "find: run configs/inference.yaml without points, or give weights without class_masks"
+            )
         self.points_per_side = points_per_side
         self.iou_threshold = iou_threshold
         self.stability_threshold = stability_threshold

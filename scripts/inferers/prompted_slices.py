@@ -14,6 +14,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from ..axes import upright
+from ..class_layout import ClassLayout
 from ..crops import SmallObjects
 from ..networks.promptable import Promptable
 from ..prompts import PREVIOUS_KEY, Entry, Prompt, asks, read_entries, write_entries
@@ -31,7 +32,7 @@ class PromptedSliceInferer(Inferer):
 
     Args:
         crop: what small objects are, for the closer look; nothing never crops.
-        class_count: how many classes each prompt asks for, of a network that was trained with a mask for each; nothing
+        layout: of the classes that each prompt asks for, of a network that was trained with a mask for each; nothing
             asks for the prompted object alone.
         mask_feedback: whether the network is shown the mask that prompts correct.
         to_rgb: turns a slice (C, X, Y) into RGB in 0..1; nothing takes the image to be that already.
@@ -44,7 +45,7 @@ class PromptedSliceInferer(Inferer):
     def __init__(
         self,
         crop: SmallObjects | None = None,
-        class_count: int | None = None,
+        layout: ClassLayout | None = None,
         mask_feedback: bool = True,
         to_rgb: Callable | None = None,
         kept_slices: int = 16,
@@ -58,7 +59,7 @@ class PromptedSliceInferer(Inferer):
         self.kept: WeakKeyDictionary[Any, OrderedDict[tuple, dict]] = WeakKeyDictionary()
         self.lock = Lock()
         self.crop = crop
-        self.class_count = class_count
+        self.layout = layout
 
     def __call__(self, inputs: Tensor, network: Promptable, *args: Any, **kwargs: Any) -> MetaTensor:
         """Segment one image.
@@ -89,7 +90,7 @@ class PromptedSliceInferer(Inferer):
         previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]) ids, with an axis of its batch
         if previous is not None:
             previous = previous.reshape(volume.shape[2:])
-        objects, classes = 1 + max((entry["object"] for entry in entries), default=0), self.class_count or 1
+        objects, classes = 1 + max((entry["object"] for entry in entries), default=0), len(self.layout or [0])
         source = file_state(inputs)
         # a slice lies together in memory, as files and viewers have it: what is done with masks later is faster
         if self.merge:
@@ -108,7 +109,7 @@ class PromptedSliceInferer(Inferer):
             session = self.segment(image, on_slice, network, before, self.kept_of(network, source and (*source, k)))
             if self.merge:
                 owners = [entry["object"] for entry in on_slice for _ in range(classes)]
-                merge_looks(session, owners, self.class_count, upright(output[0, 0, ..., k]))
+                merge_looks(session, owners, self.layout, upright(output[0, 0, ..., k]))
             for index, entry in enumerate(on_slice):
                 looks = session.looks[index * classes : (index + 1) * classes]
                 entry["predicted_iou"] = round(looks[0].iou, 4)
@@ -161,25 +162,25 @@ class PromptedSliceInferer(Inferer):
             previous: label map (H, W) that the prompts correct.
             kept: embeddings of the image.
         """
-        classes = self.class_count or 1
-        prompts = [Prompt.of(entry) for entry in entries for _ in range(classes)]
-        index = None if self.class_count is None else [1 + q % classes for q in range(len(prompts))]
+        prompts, index = [Prompt.of(entry) for entry in entries], None
+        before = [] if previous is None else [previous == entry["object"] + 1 for entry in entries]
+        if self.layout is not None:
+            index = self.layout.mask_index * len(entries)
+            prompts = [each for prompt in prompts for each in self.layout.prompts(prompt)]
+            before = [] if previous is None else self.layout.split(previous) * len(entries)
         session = PromptSession(network, image, self.crop, self.mask_feedback, index, kept)
-        if previous is not None:
-            # of classes, the map holds 1 to n and inner ones lie on top of outer ones; else object q is q + 1
-            ids = [q % classes + 1 if index else entries[q // classes]["object"] + 1 for q in range(len(prompts))]
-            session.go_on([previous >= i if index else previous == i for i in ids])
+        session.go_on(before)
         session.run(prompts)
         return session
 
 
-def merge_looks(session: PromptSession, owners: Sequence[int], class_count: int | None, labels: Tensor) -> None:
+def merge_looks(session: PromptSession, owners: Sequence[int], layout: ClassLayout | None, labels: Tensor) -> None:
     """Merge the answers of a session into one label map, one after the other.
 
     Args:
         session: that has run.
         owners: the object that each of its answers is of.
-        class_count: each object's answers are those of so many classes, outermost first; nothing has one for each.
+        layout: of the classes that each object's answers are of; nothing has one answer for each object.
         labels: (H, W) zeros, changed in place.
     """
     # of one answer there is nothing to compare, and the image may be large
@@ -187,13 +188,13 @@ def merge_looks(session: PromptSession, owners: Sequence[int], class_count: int 
     for index, (owner, look) in enumerate(zip(owners, session.looks)):
         (x0, y0, x1, y1), logits = session.part(look)
         own, largest = labels[y0:y1, x0:x1], best[y0:y1, x0:x1]
-        if class_count is None:
+        if layout is None:
             wins = logits > largest
             own[wins] = owner + 1
             if len(owners) > 1:
                 largest[wins] = logits[wins]
         else:
-            own[(logits > 0) & (own <= index % class_count)] = index % class_count + 1
+            layout.draw(index % len(layout), logits > 0, own)
 
 
 def file_state(image: Tensor) -> tuple | None:

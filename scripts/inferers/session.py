@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..crops import Box, Crop, SmallObjects, box_around, holds, mask_box, wider
 from ..networks.promptable import Promptable
-from ..prompts import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
+from ..prompts import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
 
 NOTHING = -100.0  # logit outside the part of the image that was looked at
 SURE = 10.0  # logit of a mask that a user gives
@@ -151,7 +151,7 @@ class PromptSession:
         look, (xy, labels) = self.looks[q], prompt
         if look.low is None:
             return bool((labels == TOP_LEFT).any())
-        return look.crop is not None and not all(holds(look.crop, point) for point in xy[labels == FOREGROUND])
+        return look.crop is not None and not all(holds(look.crop, point) for point in xy[np.isin(labels, INSIDE)])
 
     def choose_crops(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Choose each object's crop, if it is small, and encode what has not been seen."""
@@ -175,7 +175,7 @@ class PromptSession:
     def extent(self, q: int, prompt: Prompt) -> Box | None:
         """Give the box around all that is known of an object: its box, its last mask and its foreground clicks."""
         xy, labels = prompt
-        clicks = [(x, y, x, y) for x, y in xy[labels == FOREGROUND].tolist()]
+        clicks = [(x, y, x, y) for x, y in xy[np.isin(labels, INSIDE)].tolist()]
         corners = [
             tuple(xy[labels == label][0].tolist()) for label in (TOP_LEFT, BOTTOM_RIGHT) if (labels == label).any()
         ]

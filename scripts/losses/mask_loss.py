@@ -6,6 +6,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..class_layout import ClassLayout
+from ..prompts import SHARED
+
 
 class PromptedMaskLoss(nn.Module):
     """Score all four masks of each object against the one target.
@@ -19,7 +22,7 @@ class PromptedMaskLoss(nn.Module):
         mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceLoss.
         iou_weight: factor on the IoU part.
         click_weight: factor on the cross-entropy of each mask at the clicks, so that a click changes what it points at.
-        class_masks: whether the objects are classes, the q-th of which is answered by mask 1 + q alone. Then an image
+        layout: of the classes, where the objects are classes that are each answered by one mask alone. Then an image
             where nothing is labelled is padding, and a class that is not there shall have an empty mask.
         grid: size of the grid that is scored as a share of the target's; a half costs a quarter.
     """
@@ -29,14 +32,14 @@ class PromptedMaskLoss(nn.Module):
         mask_loss: nn.Module,
         iou_weight: float = 1.0,
         click_weight: float = 1.0,
-        class_masks: bool = False,
+        layout: ClassLayout | None = None,
         grid: float = 1.0,
     ) -> None:
         super().__init__()
         self.mask_loss = mask_loss
         self.iou_weight = iou_weight
         self.click_weight = click_weight
-        self.class_masks = class_masks
+        self.layout = layout
         self.grid = grid
 
     def forward(self, prediction: tuple[Tensor, ...] | list[tuple[Tensor, ...]], target: Tensor) -> Tensor:
@@ -62,10 +65,9 @@ class PromptedMaskLoss(nn.Module):
                 f"prediction of {tuple(logits.shape[:2])} images and objects, target of {tuple(target.shape[:2])}"
             )
         present = (target > 0.5).flatten(2).any(2)  # (B, Q)
-        if self.class_masks:
+        if self.layout is not None:
             present = present.any(1, keepdim=True).expand_as(present)
-            classes = torch.arange(target.shape[1])
-            logits, iou = logits[:, classes, classes + 1].unsqueeze(2), iou[:, classes, classes + 1].unsqueeze(2)
+            logits, iou = self.layout.select(logits, iou)
         logits, iou, target = logits[present], iou[present], target[present]  # (N, 4, h, w), (N, 4), (N, H, W)
         if len(target) == 0:
             return (logits.sum() + iou.sum()) * 0.0
@@ -77,27 +79,33 @@ class PromptedMaskLoss(nn.Module):
         losses = self.mask_loss(logits.flatten(0, 1).unsqueeze(1), masks.flatten(0, 1).unsqueeze(1))
         losses = losses.flatten(1).mean(1).unflatten(0, (len(target), logits.shape[1]))  # (N, 4 or 1)
         if clicks:
-            losses = losses + self.click_weight * click_loss(logits, *(each[present] for each in clicks))
+            points, point_labels = (each[present] for each in clicks)
+            losses = losses + self.click_weight * click_loss(logits, points, point_labels, target)
         iou_error = F.mse_loss(iou.float(), mask_iou(logits.detach(), masks))
-        if self.class_masks:
+        if self.layout is not None:
             return losses.mean() + self.iou_weight * iou_error
         return losses[:, 0].mean() + losses[:, 1:].amin(1).mean() + self.iou_weight * iou_error
 
 
-def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor) -> Tensor:
+def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor, target: Tensor) -> Tensor:
     """Give the mean cross-entropy of each mask at its object's clicks.
 
     Args:
         logits: (N, M, H, W).
         points: (N, P, 2), (x, y) in 0..1 of the image.
-        point_labels: (N, P): 1 foreground, 0 background; others are no clicks.
+        point_labels: (N, P): 1 foreground, 0 background, 4 a click that is shared by several classes, of which the
+            target says whether they are there; others are no clicks.
+        target: (N, H, W) masks, binary or soft in 0..1.
 
     Returns:
         (N, M); 0 for an object without a click.
     """
-    at_points = F.grid_sample(logits, (2 * points - 1).unsqueeze(2), align_corners=False).squeeze(3)  # (N, M, P)
-    is_click = ((point_labels == 0) | (point_labels == 1)).unsqueeze(1).to(logits)  # (N, 1, P)
-    wanted = (point_labels == 1).unsqueeze(1).to(logits).expand_as(at_points)
+    grid = (2 * points - 1).unsqueeze(2).to(logits)
+    at_points = F.grid_sample(logits, grid, align_corners=False).squeeze(3)  # (N, M, P)
+    is_there = F.grid_sample(target.to(logits).unsqueeze(1), grid, mode="nearest", align_corners=False)[:, 0, :, 0]
+    is_shared = point_labels == SHARED
+    is_click = ((point_labels == 0) | (point_labels == 1) | is_shared).unsqueeze(1).to(logits)  # (N, 1, P)
+    wanted = torch.where(is_shared, is_there, (point_labels == 1).to(logits)).unsqueeze(1).expand_as(at_points)
     losses = F.binary_cross_entropy_with_logits(at_points, wanted, reduction="none") * is_click
     return losses.sum(2) / is_click.sum(2).clamp(min=1)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..prompts import BOTTOM_RIGHT, FOREGROUND, TOP_LEFT
+from ..prompts import BOTTOM_RIGHT, INSIDE, TOP_LEFT
 
 
 class FloorOfPrompt:
@@ -48,7 +48,7 @@ class FloorOfPrompt:
     def draw(self, xy: Tensor, point_labels: Tensor, size: Sequence[int]) -> Tensor:
         """Draw the shape for points (N, 2) and their labels (N), (H, W); nothing but padding gives nothing."""
         corners = [xy[point_labels == label] for label in (TOP_LEFT, BOTTOM_RIGHT)]
-        clicks = xy[point_labels == FOREGROUND]
+        clicks = xy[torch.isin(point_labels, torch.tensor(INSIDE).to(point_labels))]
         if len(corners[0]):
             top_left, bottom_right = corners[0][0], corners[1][0]
             # the corners are the first and last pixel inside, so the box is one pixel longer than from one to the other

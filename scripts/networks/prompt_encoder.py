@@ -97,7 +97,7 @@ class PromptEncoder(nn.Module):
         label = point_labels.unsqueeze(-1)
         tokens = tokens + self.invalid_points.weight * (label == -1)
         tokens = tokens + self.background_embeddings.weight * (label == 0)
-        tokens = tokens + self.point_embeddings.weight * (label == 1)
+        tokens = tokens + self.point_embeddings.weight * ((label == 1) | (label == 4))
         tokens = tokens + self.bbox_top_left_embeddings.weight * (label == 2)
         return tokens + self.bbox_bottom_right_embeddings.weight * (label == 3)
 

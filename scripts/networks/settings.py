@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..class_layout import ClassLayout
 from ..errors import InputError
 from .adapters import adapter_settings, add_adapters, read_adapter_settings
 from .efficient_sam import BACKBONES, EfficientSAM
@@ -126,9 +127,9 @@ class Settings:
                 raise InputError(f"it has {name} {value}, but now it is {getattr(self, name)}: give the same again")
 
     @property
-    def class_count(self) -> int | None:
-        """Tell how many classes one prompt asks for, or nothing where it asks for one object."""
-        return len(self.classes or {}) if self.class_masks else None
+    def layout(self) -> ClassLayout | None:
+        """Return the layout of the classes that one prompt asks for, or nothing where it asks for one object."""
+        return ClassLayout(self.classes or {}) if self.class_masks else None
 
 
 def build_network(settings: Settings | Mapping[str, Any]) -> EfficientSAM:

@@ -9,6 +9,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ..class_layout import ClassLayout
+
 PROBABILITY_KEY = "probability"
 
 
@@ -18,22 +20,23 @@ class MergeLogitsd(MapTransform):
 
     Args:
         keys: of logits (Q, X, Y[, Z]), or of classes (Q * classes, X, Y[, Z]), which become (1, X, Y[, Z]) ids.
-        class_count: how many classes each object has, outermost first; nothing has objects alone. The probability of a
-            class is then the largest of all objects.
+        layout: of the classes, where each object has so many; the probability of a class is then the largest of all
+            objects.
     """
 
-    def __init__(self, keys: KeysCollection, class_count: int | None = None) -> None:
+    def __init__(self, keys: KeysCollection, layout: ClassLayout | None = None) -> None:
         super().__init__(keys)
-        self.class_count = class_count
+        self.layout = layout
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         merged = dict(data)
         for key in self.key_iterator(merged):
             logits = data[key].as_tensor()
-            if self.class_count:
-                logits = logits.unflatten(0, (-1, self.class_count)).amax(0)  # (Q * C, X, Y[, Z]) -> (C, X, Y[, Z])
-                ids = torch.arange(1, self.class_count + 1, device=logits.device)
-                labels = ((logits > 0) * ids.view(-1, *[1] * (logits.ndim - 1))).amax(0)  # the innermost
+            if self.layout is not None:
+                logits = logits.unflatten(0, (-1, len(self.layout))).amax(0)  # (Q * C, X, Y[, Z]) -> (C, X, Y[, Z])
+                labels = torch.zeros(logits.shape[1:], dtype=torch.uint8, device=logits.device)
+                for q, mask in enumerate(logits > 0):
+                    self.layout.draw(q, mask, labels)
             else:
                 best, owner = logits.max(0)
                 labels = (owner + 1) * (best > 0)

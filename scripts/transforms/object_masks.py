@@ -11,6 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..axes import upright
+from ..class_layout import ClassLayout
 from ..crops import SmallObjects, mask_box
 from .grids import on_grid_of
 from .reading import label_values
@@ -82,7 +83,8 @@ class RandObjectMasksd(Randomizable, Transform):
             image; ``data["whole"]`` says so to :class:`scripts.transforms.RandPromptsd`.
         crop: what small objects are, and how they are cropped; nothing never crops.
         crop_prob: probability that a small object is seen on a crop.
-        together: ask for all objects of an item at once, in their order; a crop is around all of them.
+        layout: of the classes, where the objects are classes: all of an item are asked for at once, in their order, and
+            a crop is around all of them.
         fill: where there are fewer objects than ``count``, ask for some of them again, by other prompts.
         image_key: (3, H, W), cropped together with the label.
         label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W) with 1 <= Q <= count.
@@ -96,7 +98,7 @@ class RandObjectMasksd(Randomizable, Transform):
         whole_prob: float = 0.0,
         crop: SmallObjects | None = None,
         crop_prob: float = 0.5,
-        together: bool = False,
+        layout: ClassLayout | None = None,
         fill: bool = False,
         image_key: str = "image",
         label_key: str = "label",
@@ -105,7 +107,7 @@ class RandObjectMasksd(Randomizable, Transform):
         self.whole_prob = whole_prob
         self.crop = crop
         self.crop_prob = crop_prob
-        self.together = together
+        self.layout = layout
         self.fill = fill
         self.image_key = image_key
         self.label_key = label_key
@@ -116,11 +118,11 @@ class RandObjectMasksd(Randomizable, Transform):
         label = data[self.label_key]
         data["whole"] = bool(self.R.rand() < self.whole_prob)
         everything = sorted({i for ids in objects for i in ids})
-        if data["whole"] and not self.together:
+        if data["whole"] and self.layout is None:
             data[self.label_key] = object_mask(label, everything)[None]
             return data
 
-        first = everything if self.together else objects[self.R.randint(len(objects))]
+        first = everything if self.layout else objects[self.R.randint(len(objects))]
         mask = object_mask(label, first)
         if components:
             mask = self.choose_component(mask)
@@ -129,14 +131,14 @@ class RandObjectMasksd(Randomizable, Transform):
             x0, y0, x1, y1 = window
             data[self.image_key] = data[self.image_key][:, y0:y1, x0:x1]
             label, mask = label[:, y0:y1, x0:x1], mask[y0:y1, x0:x1]
-        masks = [object_mask(label, ids) for ids in objects] if self.together else [mask]
-        for index in [] if self.together else self.R.permutation(len(objects)):
+        masks = [object_mask(label, ids) for ids in objects] if self.layout else [mask]
+        for index in [] if self.layout else self.R.permutation(len(objects)):
             if len(masks) == self.count:
                 break
             mask = object_mask(label, objects[index])
             if objects[index] is not first and (mask > 0.5).any():
                 masks.append(self.choose_component(mask) if components else mask)
-        if self.fill and not self.together:
+        if self.fill and self.layout is None:
             masks = [masks[q % len(masks)] for q in range(self.count)]
         data[self.label_key] = torch.stack(masks)
         return data

@@ -17,6 +17,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import ITKReader, MetaTensor
 from monai.transforms import LoadImage, MapTransform
+from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import optional_import
 
 from ..dicom import is_dicom, is_segmentation, read_segmentation, series_files
@@ -39,6 +40,10 @@ class SeriesReader(ITKReader):
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         return itk.imread([str(name) for name in data], **self.kwargs)
+
+
+# LoadImage makes one of each of MONAI's readers; this one, not used here, warns where its package is not installed
+SUPPORTED_READERS.pop("nvimgcodecpydicomreader", None)
 
 
 class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes what those return

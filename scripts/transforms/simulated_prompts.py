@@ -13,6 +13,7 @@ from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform, Transform
 
 from ..cases import WHOLE, read_case
+from ..class_layout import ClassLayout
 from ..prompts import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
 
 SLOTS = 3  # a click takes one, a box two: one width for all, so that batches collate
@@ -48,12 +49,16 @@ class RandPromptsd(RandomizableTransform):
         kinds: probability of each kind, such as ``{"click_1": 0.5, "box_jittered": 0.5}``. Where ``data["whole"]`` is
             set, the prompt is the whole image instead.
         jitter: how far a jittered box's sides move at most, as a share of the box's side.
-        together: ask for all objects by the same prompt, drawn for all of them as one.
+        layout: of the classes, where the objects are classes: all are asked for by one prompt, drawn for all as one.
         label_key: (Q, H, W) masks, upright. Sets ``points`` (Q, N, 2) and ``point_labels`` (Q, N).
     """
 
     def __init__(
-        self, kinds: Mapping[str, float], jitter: float = 0.1, together: bool = False, label_key: str = "label"
+        self,
+        kinds: Mapping[str, float],
+        jitter: float = 0.1,
+        layout: ClassLayout | None = None,
+        label_key: str = "label",
     ) -> None:
         super().__init__()
         check_kinds(list(kinds))
@@ -61,7 +66,7 @@ class RandPromptsd(RandomizableTransform):
             raise ValueError(f"the probabilities of the kinds of prompt must add up to 1, got {dict(kinds)}")
         self.kinds = dict(kinds)
         self.jitter = jitter
-        self.together = together
+        self.layout = layout
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
@@ -69,11 +74,10 @@ class RandPromptsd(RandomizableTransform):
         whole = data.pop("whole", False)
         masks = np.greater(np.asarray(data[self.label_key]), 0.5)
         prompts = []
-        for mask in masks.any(0, keepdims=True) if self.together else masks:
+        for mask in masks if self.layout is None else masks.any(0, keepdims=True):
             kind = "whole" if whole else self.R.choice(list(self.kinds), p=list(self.kinds.values()))
             prompts.append(draw_prompt(kind, mask, self.R, self.jitter))
-        prompts *= len(masks) if self.together else 1
-        points, point_labels = pad_prompts(prompts, SLOTS)
+        points, point_labels = pad_prompts(prompts if self.layout is None else self.layout.prompts(*prompts), SLOTS)
         data["points"], data["point_labels"] = torch.from_numpy(points), torch.from_numpy(point_labels)
         return data
 
@@ -86,17 +90,17 @@ class SeededPromptsd(Transform):
     Args:
         kinds: of prompt; the item of everything on a slice is asked for by ``whole`` alone, and the others by the rest.
         jitter: how far a jittered box's sides move at most, as a share of the box's side.
-        together: ask for all objects by the same prompt, drawn for all of them as one.
+        layout: of the classes, where the objects are classes: all are asked for by one prompt, drawn for all as one.
         label_key: (Q, H, W) masks, upright. Sets ``prompts``: for each kind, points (Q, N, 2) and labels (Q, N).
     """
 
     def __init__(
-        self, kinds: Sequence[str], jitter: float = 0.1, together: bool = False, label_key: str = "label"
+        self, kinds: Sequence[str], jitter: float = 0.1, layout: ClassLayout | None = None, label_key: str = "label"
     ) -> None:
         check_kinds(kinds)
         self.kinds = list(kinds)
         self.jitter = jitter
-        self.together = together
+        self.layout = layout
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
@@ -105,13 +109,13 @@ class SeededPromptsd(Transform):
         masks = np.greater(np.asarray(data[self.label_key]), 0.5)
         data["prompts"] = {}
         for kind in self.kinds:
-            if (kind == "whole") != (case["objects"] == [WHOLE]) and not self.together:
+            if (kind == "whole") != (case["objects"] == [WHOLE]) and self.layout is None:
                 continue
-            asked = [("all", masks.any(0))] if self.together else zip(case["objects"], masks, strict=True)
+            asked = [("all", masks.any(0))] if self.layout else zip(case["objects"], masks, strict=True)
             drawn = []
             for name, mask in asked:
                 seed = zlib.crc32(f"{PurePath(case['image']).name} {case['slice']} {name} {kind}".encode())
                 drawn.append(draw_prompt(kind, mask, np.random.RandomState(seed), self.jitter))
-            points, point_labels = pad_prompts(drawn * (len(masks) if self.together else 1))
+            points, point_labels = pad_prompts(self.layout.prompts(*drawn) if self.layout else drawn)
             data["prompts"][kind] = {"points": torch.from_numpy(points), "labels": torch.from_numpy(point_labels)}
         return data

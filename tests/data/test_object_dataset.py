@@ -11,6 +11,7 @@ import pytest
 from monai.transforms import Compose
 
 from scripts.cases import WHOLE
+from scripts.class_layout import ClassLayout
 from scripts.data import ObjectDataset, object_dataset
 from scripts.errors import InputError
 from scripts.transforms import UprightSliced
@@ -140,7 +141,7 @@ def test_everything_is_what_the_classes_name_and_no_more(tmp_path, listed):
 
 def test_classes_asked_for_together_are_all_in_every_item(tmp_path, listed):
     classes = {"cell": [1, 2], "nucleus": [2]}
-    items = listed([pair(tmp_path, "a", label_with(1))], classes=classes, objects_per_item=None, together=True)
+    items = listed([pair(tmp_path, "a", label_with(1))], layout=ClassLayout(classes), objects_per_item=None)
     assert found(items) == [("a.png", 0, [[1, 2], [2]])]
     assert json.loads(items[0]["case"])["areas"] == [2, 0]
 

@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
+from scripts.class_layout import ClassLayout
 from scripts.data import ObjectDataset, decathlon_datalist, find_datalist, pad_objects, refuge_datalist
 from scripts.errors import InputError
 from scripts.transforms import ObjectMasksd, UprightSliced
@@ -172,7 +173,7 @@ def test_class_that_no_majority_sees_is_not_asked_for(tmp_path):
     write_picture(Path(pair["label"][1][0]), np.zeros((HEIGHT, WIDTH), np.uint8))  # one of two is no majority
     (item,) = listed([pair], tmp_path / "cache")
     assert item["objects"] == [[1]]
-    (item,) = listed([pair], tmp_path / "cache", together=True)
+    (item,) = listed([pair], tmp_path / "cache", layout=ClassLayout({"disc": [1], "cup": [2]}))
     assert (item["objects"], json.loads(item["case"])["areas"][1]) == ([[1], [2]], 0)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.class_layout import ClassLayout
 from scripts.crops import SmallObjects
 from scripts.engines import SimulatedUser
 from scripts.networks import EfficientSAM
@@ -172,8 +173,8 @@ def test_the_last_mask_is_shown_with_the_next_click_or_never(mask_feedback):
 
 
 def test_classes_are_answered_by_their_own_masks():
-    network = SpyNetwork()
-    result = ask(network, (1,), OBJECT.expand(1, 3, 64, 64), first=click(*[12, 12], *[(12, 12)] * 2), class_masks=True)
+    network, layout = SpyNetwork(), ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})
+    result = ask(network, (1,), OBJECT.expand(1, 3, 64, 64), first=click(*[12, 12], *[(12, 12)] * 2), layout=layout)
     inside = network.answer(IMAGE[0, 0], [[12, 12]], [1])
     masks = result["masks"]["click_1"][0] > 0
     assert torch.equal(masks[0], ~inside) and torch.equal(masks[1], inside) and not masks[2].any()

@@ -14,6 +14,7 @@ from monai.inferers import SimpleInferer
 from monai.losses import DiceLoss
 from torch import nn
 
+from scripts.class_layout import ClassLayout
 from scripts.engines import IterativeClicks
 from scripts.losses import PromptedMaskLoss
 from scripts.networks import train_only
@@ -26,6 +27,7 @@ IMAGE = picture((0.4, 8, 8, 20, 24), (0.7, 20, 8, 30, 24), (1.0, 8, 24, 30, 30),
 OBJECT = picture((1.0, 8, 8, 30, 30))[:, :1]
 POINTS, LABELS = torch.tensor([[[[12.0, 12.0]]]]), torch.tensor([[[1]]])
 ITEM = IMAGE, POINTS, LABELS, OBJECT
+LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})
 
 
 def step(module, item=ITEM, seed=0):
@@ -255,7 +257,7 @@ def test_rounds_of_the_real_network_are_its_own_decoding_of_the_clicks_and_the_m
 
 def test_class_q_is_corrected_by_what_mask_1_and_q_says():
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 2, class_masks=True)
+    module = IterativeClicks(network, 2, 2, layout=LAYOUT)
     item = IMAGE, POINTS.expand(1, 3, 1, 2), LABELS.expand(1, 3, 1), OBJECT.expand(1, 3, 64, 64)
     predictions = step(module, item, seed_of(2, module))
     shown = network.asked[1].mask_prompt
@@ -263,6 +265,20 @@ def test_class_q_is_corrected_by_what_mask_1_and_q_says():
         assert torch.equal(shown[0, q, 0], predictions[0][0][0, q, 1 + q])
     assert (shown[0, 2] == -SURE).all()
     assert network.asked[1].labels[0, 2, 1] == 1  # nothing was found, all is missing
+
+
+def test_a_class_that_is_not_there_is_corrected_where_another_is():
+    network = SpyNetwork()
+    module = IterativeClicks(network, 2, 2, layout=LAYOUT)
+    label = OBJECT.expand(2, 3, 64, 64).clone()
+    label[0, 0], label[1] = 0, 0  # what is answered by mask 1, all that the object is not; and an image of padding
+    item = IMAGE.expand(2, 3, 64, 64), POINTS.expand(2, 3, 1, 2), LABELS.expand(2, 3, 1), label
+    step(module, item, seed_of(2, module))
+    assert network.asked[1].labels[0, 0, 1] == 0
+    assert (network.asked[1].labels[1, :, 1] == PADDING).all()
+    plain = IterativeClicks(SpyNetwork(), 2, 2)
+    step(plain, item, seed_of(2, plain))
+    assert plain.network.asked[1].labels[0, 0, 1] == PADDING
 
 
 def train(module, items, accumulation_steps):

@@ -25,7 +25,7 @@ def network(request):
 def test_the_decoder_is_the_networks(network, size, count, has_mask):
     draw = torch.Generator().manual_seed(count)
     embeddings = torch.randn(2, 256, 4, 4, generator=draw)
-    labels = torch.randint(-1, 4, (2, 3, count), generator=draw)
+    labels = torch.randint(-1, 5, (2, 3, count), generator=draw)
     points = torch.rand(2, 3, count, 2, generator=draw) * torch.tensor(size).flip(0)
     points[labels == -1] = -1
     mask = 5 * torch.randn(2, 3, 1, 16, 16, generator=draw)

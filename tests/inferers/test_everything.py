@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.class_layout import ClassLayout
 from scripts.crops import SmallObjects
 from scripts.errors import InputError
 from scripts.inferers import EverythingInferer
@@ -149,3 +150,9 @@ def test_clicks_lie_in_the_middle_of_the_cells(side):
     assert (points < [60, 30]).all()
     np.testing.assert_allclose(points.mean(0), [29.5, 14.5], atol=0.55)
     assert all(labels.tolist() == [1] for _, labels in clicks)
+
+
+def test_weights_with_a_mask_for_each_class_are_refused():
+    layout = ClassLayout({"cell": [1, 2], "nucleus": [2]})
+    with pytest.raises(InputError, match="one for each class, so there are no instances"):
+        EverythingInferer(layout=layout)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.class_layout import ClassLayout
 from scripts.crops import SmallObjects
 from scripts.inferers import PromptedSliceInferer
 from scripts.inferers.prompted_slices import MOST_CROPS, merge_looks
@@ -17,6 +18,7 @@ from scripts.transforms import RequestPromptsd, ToRGB
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 from tests.networks.recipe import recipe_network
 
+LAYOUT = ClassLayout({"cell": [1, 2], "nucleus": [2]})
 NOTHING = -100
 X, Y, Z = 9, 6, 4
 
@@ -137,13 +139,14 @@ def test_each_prompt_asks_for_every_class_by_its_own_mask():
 
     class Network(BrightnessNetwork):
         def decode_best(self, embeddings, points, labels, size, mask_prompt=None, mask_index=None):
-            asked.append((points.tolist(), mask_index.tolist()))
-            logits, iou = super().decode_best(embeddings, points, labels, size)
+            asked.append((points.tolist(), mask_index.tolist(), labels.tolist()))
+            logits, iou = super().decode_best(embeddings, points, torch.where(labels == 4, 1, labels), size)
             return logits - mask_index[:, :, None, None, None], iou / mask_index
 
     item = RequestPromptsd(points=[[[1, 0, 1]], [[8, 3, 1]]])({"image": MetaTensor(drawn()[..., 0])})
-    logits = PromptedSliceInferer(class_count=2)(item["image"][None], Network())
-    [(points, index)] = asked
+    logits = PromptedSliceInferer(layout=LAYOUT)(item["image"][None], Network())
+    [(points, index, labels)] = asked
+    assert [one[0] for one in labels[0]] == [1, 4, 1, 4]  # the inner class need not be there
     assert index == [[1, 2, 1, 2]]
     assert points[0][0] == points[0][1] != points[0][2] == points[0][3]
     assert logits[0].amax((1, 2)).tolist() == [4, 3, 4, 3]  # object by object, class by class
@@ -248,9 +251,9 @@ class Drawn:
         return window, torch.tensor([logits])
 
 
-def merged(session, owners, class_count):
+def merged(session, owners, layout):
     labels = torch.zeros(session.size, dtype=torch.uint8)
-    merge_looks(session, owners, class_count, labels)
+    merge_looks(session, owners, layout, labels)
     return labels.tolist()
 
 
@@ -263,9 +266,9 @@ def test_merged_the_largest_positive_logit_wins_and_the_rest_is_background():
 def test_merged_the_inner_class_wins_over_the_one_around_it_whatever_their_logits():
     cell, nucleus = [9.0, 9.0, -1.0], [1.0, -1.0, 1.0]
     other_cell, other_nucleus = [-1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]
-    assert merged(Drawn(cell, nucleus, other_cell, other_nucleus), [0, 0, 1, 1], 2) == [[2, 2, 2]]
-    assert merged(Drawn(other_cell, other_nucleus, cell, nucleus), [0, 0, 1, 1], 2) == [[2, 2, 2]]
-    assert merged(Drawn(cell, nucleus), [0, 0], 2) == [[2, 1, 2]]
+    assert merged(Drawn(cell, nucleus, other_cell, other_nucleus), [0, 0, 1, 1], LAYOUT) == [[2, 2, 2]]
+    assert merged(Drawn(other_cell, other_nucleus, cell, nucleus), [0, 0, 1, 1], LAYOUT) == [[2, 2, 2]]
+    assert merged(Drawn(cell, nucleus), [0, 0], LAYOUT) == [[2, 1, 2]]
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(2, torch.uint8), (255, torch.uint8), (256, torch.int32)])

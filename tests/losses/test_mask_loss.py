@@ -6,10 +6,12 @@ import pytest
 import torch
 from monai.losses import DiceFocalLoss, DiceLoss
 
+from scripts.class_layout import ClassLayout
 from scripts.losses import PromptedMaskLoss
 from scripts.losses.mask_loss import mask_iou
 
 SURE = 20.0  # a logit whose sigmoid is 0 or 1
+LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})
 
 
 def dice_loss():
@@ -286,15 +288,30 @@ def test_with_a_mask_for_each_class_only_that_mask_learns_and_an_absent_class_co
     logits, iou, target = random_case()
     target[0, 2] = 0  # a class that is not on the image
     target[1] = 0  # padding
-    PromptedMaskLoss(dice_loss(), class_masks=True)((logits, iou), target).backward()
+    PromptedMaskLoss(dice_loss(), layout=LAYOUT)((logits, iou), target).backward()
     learns = [[[bool(logits.grad[b, q, m].any()) for m in range(4)] for q in range(3)] for b in range(2)]
     assert learns == [[[m == 1 + q for m in range(4)] for q in range(3)], [[False] * 4] * 3]
     expected = []
     for q in range(3):
         error = (iou[0, q, 1 + q].item() - iou_by_hand(logits[0, q, 1 + q], target[0, q])) ** 2
         expected.append(dice_by_hand(logits[0, q, 1 + q], target[0, q]) + error)
-    found = PromptedMaskLoss(dice_loss(), class_masks=True)((logits, iou), target)
+    found = PromptedMaskLoss(dice_loss(), layout=LAYOUT)((logits, iou), target)
     assert found.item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize(("label", "is_lost"), [(1, True), (4, False)], ids=["its own", "shared"])
+@pytest.mark.parametrize("xy", [(2.0, 3.0), (6.0, 1.0)], ids=["inside", "outside"])
+def test_a_click_shared_by_classes_wants_of_each_what_its_target_says(label, is_lost, xy):
+    """One click on a disc beside its cup taught the cup to be there: 4.00 for perfect masks."""
+    target = torch.stack([torch.ones(8, 8), square(), square(height=2)])[None]
+    logits = as_logits(target)[:, :, None].expand(-1, -1, 4, -1, -1).clone().requires_grad_()
+    points = ((torch.tensor(xy) + 0.5) / 8).expand(1, 3, 1, 2)
+    labels = torch.tensor([1, label, label]).view(1, 3, 1)
+    loss = PromptedMaskLoss(dice_loss(), layout=LAYOUT)((logits, torch.ones(1, 3, 4), points, labels), target)
+    assert (loss.item() > 1) == (is_lost and xy == (6.0, 1.0))
+    loss.backward()
+    x, y = map(int, xy)
+    assert (logits.grad[0, 2, 3, y, x] < -0.1).item() == (is_lost and xy == (6.0, 1.0))  # the cup was pushed up there
 
 
 def test_a_coarser_grid_scores_the_mean_of_the_targets_pixels():

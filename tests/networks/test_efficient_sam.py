@@ -233,7 +233,7 @@ def test_a_mask_prompt_is_embedded_cell_by_cell_row_by_row(corrected):
 
 
 @pytest.mark.parametrize("point", [(11.0, 5.0), (75.0, 90.0), (0.0, 0.0), (119.0, 95.0)], ids=str)
-@pytest.mark.parametrize(("label", "sign"), [(1, 1), (0, -1), (-1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize(("label", "sign"), [(1, 1), (0, -1), (-1, 0), (2, 0), (3, 0), (4, 0)])
 def test_a_click_is_drawn_on_the_mask_as_a_disc_where_it_was_placed(network, point, label, sign):
     encoder = network.prompt_encoder
     points = encoder.rescale(torch.tensor([[point]]), torch.tensor([[label]]), SIZE)
@@ -259,6 +259,16 @@ def test_clicks_on_the_mask_are_sure_and_opposite_ones_on_one_pixel_cancel(corre
         filled = torch.where(inside, logit, mask)
         close(found, embed(filled, here, torch.tensor([[-1, -1]]), SIZE))
         assert not torch.equal(found, nothing)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_click_shared_by_classes_is_a_foreground_click_that_is_not_drawn_on_the_mask(align):
+    encoder = recipe_network("vitt", 64, corrections=True).prompt_encoder
+    encoder.align_points = align
+    points, size, mask = torch.tensor([[[11.0, 5.0]]]), (28, 40), mask_prompts(1, 1)[0]
+    shared, own, padding = (torch.tensor([[label]]) for label in (4, 1, -1))
+    assert torch.equal(encoder(points, shared, size), encoder(points, own, size))
+    assert torch.equal(encoder.embed_mask(mask, points, shared, size), encoder.embed_mask(mask, points, padding, size))
 
 
 def test_each_object_has_its_own_clicks_on_its_mask(corrected):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.class_layout import ClassLayout
 from scripts.transforms import MergeLogitsd
 
 
@@ -24,6 +25,6 @@ def test_of_classes_the_innermost_wins_and_objects_share_a_probability():
     first = torch.tensor([[3.0, 3.0, -1.0, -1.0], [-1.0, 1.0, -1.0, -1.0]])  # outer and inner class of an object
     second = torch.tensor([[-1.0, 1.0, -1.0, 2.0], [-2.0, -2.0, -2.0, 1.0]])
     logits = torch.cat([first, second]).reshape(4, 2, 2)
-    merged = MergeLogitsd("pred", class_count=2)({"pred": MetaTensor(logits)})
+    merged = MergeLogitsd("pred", layout=ClassLayout({"cell": [1, 2], "nucleus": [2]}))({"pred": MetaTensor(logits)})
     assert merged["pred"].flatten().tolist() == [1, 2, 0, 2]
     assert torch.equal(merged["probability"].flatten(1).as_tensor(), torch.maximum(first, second).sigmoid())

@@ -7,11 +7,13 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from scripts.class_layout import ClassLayout
 from scripts.crops import SmallObjects
 from scripts.errors import InputError
 from scripts.transforms import ObjectMasksd, RandObjectMasksd, UprightSliced
 
 X, Y, Z = 7, 4, 3
+LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})
 IMAGE = torch.arange(3 * X * Y * Z).reshape(3, X, Y, Z)
 LABEL = torch.arange(X * Y * Z).reshape(1, X, Y, Z) % 5
 
@@ -254,7 +256,7 @@ def test_object_without_a_pixel_is_an_empty_mask_on_the_whole_image(soft):
 
 @pytest.mark.parametrize("whole_prob", [0.0, 1.0])
 def test_classes_asked_for_together_are_all_there_in_their_order(whole_prob):
-    transform = RandObjectMasksd(1, whole_prob, together=True).set_random_state(0)
+    transform = RandObjectMasksd(1, whole_prob, layout=LAYOUT).set_random_state(0)
     for _ in range(10):
         data = visit(transform, [(1, 2), 2, 9])
         assert asked(data) == [(1, 2), (2,), ()]
@@ -262,15 +264,15 @@ def test_classes_asked_for_together_are_all_there_in_their_order(whole_prob):
 
 
 def test_everything_asked_for_together_is_never_cropped():
-    data = visit(RandObjectMasksd(1, 1.0, SmallObjects(256), 1.0, together=True), [4, 4])
+    data = visit(RandObjectMasksd(1, 1.0, SmallObjects(256), 1.0, layout=LAYOUT), [4, 4])
     assert not is_cropped(data)
-    assert is_cropped(visit(RandObjectMasksd(1, 0.0, SmallObjects(256), 1.0, together=True), [4, 4]))
+    assert is_cropped(visit(RandObjectMasksd(1, 0.0, SmallObjects(256), 1.0, layout=LAYOUT), [4, 4]))
 
 
 def test_crop_of_classes_asked_for_together_is_around_all_of_them():
     outer, inner = torch.zeros(2, HEIGHT, WIDTH)
     outer[30:40, 50:62], inner[33:36, 53:56] = 0.8, 0.8
-    transform = RandObjectMasksd(1, 0.0, SmallObjects(256, min_side=8), 1.0, together=True).set_random_state(0)
+    transform = RandObjectMasksd(1, 0.0, SmallObjects(256, min_side=8), 1.0, layout=LAYOUT).set_random_state(0)
     for _ in range(20):
         data = visit(transform, [1, 2], torch.stack([outer, inner]))
         assert is_cropped(data)

@@ -55,6 +55,12 @@ def test_picture_of_8_bits_is_divided_by_255(tmp_path, suffix, colour):
     np.testing.assert_allclose(rows(image), expected / 255, atol=1e-6)
 
 
+def test_a_reader_that_is_not_used_says_nothing(caplog, recwarn):
+    LoadCheckedImaged("image")
+    assert not caplog.records
+    assert not [each for each in recwarn if "nvImageCodec" in str(each.message)]
+
+
 def test_alpha_is_left_out(tmp_path):
     np.testing.assert_allclose(
         rows(rgb(write_picture(tmp_path / "rgba.png", COLOUR))), COLOUR[..., :3] / 255, atol=1e-6

@@ -9,8 +9,10 @@ import torch
 from monai.transforms import Compose
 
 from scripts.cases import WHOLE
+from scripts.class_layout import ClassLayout
 from scripts.transforms import RandPromptsd, SeededPromptsd
 
+LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})
 KINDS = ["click_1", "box", "box_jittered", "box_jittered_5", "click_box"]
 SLOTS = {"click_1": 1, "click_box": 3}  # points that a kind of prompt has; the others are boxes of two
 BOXES = [[[60, 3], [77, 19]], [[5, 30], [9, 44]]]
@@ -140,9 +142,10 @@ def test_object_that_left_the_picture_gets_no_prompt(draw, kind):
 
 @pytest.mark.parametrize("kind", ["click_1", "box", "click_box"])
 def test_objects_asked_for_together_have_one_prompt_drawn_for_all(draw, kind):
-    points, labels = draw(kind, case(), together=True, jitter=0.0)
+    points, labels = draw(kind, case(), layout=LAYOUT, jitter=0.0)
     assert (points == points[0]).all()
-    assert (labels == labels[0]).all()
+    assert labels[0][labels[0] >= 0].tolist() == {"click_1": [1], "box": [2, 3], "click_box": [1, 2, 3]}[kind]
+    assert (labels[1:] == torch.where(labels[0] == 1, 4, labels[0])).all()  # an inner class need not be there
     if kind != "click_1":
         assert points[0][labels[0] > 1].tolist() == [[5, 3], [77, 44]]
     if kind != "box":
@@ -215,9 +218,9 @@ def test_every_kind_has_as_many_slots_as_the_others_so_that_batches_collate(kind
     assert data["point_labels"].shape == (3, 3)
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_item_of_everything_is_asked_for_by_the_whole_image(together):
-    data = RandPromptsd({"click_1": 1.0}, together=together)({**case(), "whole": True})
+@pytest.mark.parametrize("layout", [None, LAYOUT])
+def test_item_of_everything_is_asked_for_by_the_whole_image(layout):
+    data = RandPromptsd({"click_1": 1.0}, layout=layout)({**case(), "whole": True})
     assert data["points"][:, :2].tolist() == [ENTIRE] * 3  # also where the object has left the picture
     assert data["point_labels"].tolist() == [[2, 3, -1]] * 3
     assert "whole" not in data
@@ -254,7 +257,7 @@ def test_case_of_everything_is_asked_for_by_the_whole_image_alone():
 
 
 def test_case_asked_for_together_has_every_kind_also_the_whole_image():
-    data = SeededPromptsd(["click_1", "whole", "box"], together=True)(case())
+    data = SeededPromptsd(["click_1", "whole", "box"], layout=LAYOUT)(case())
     assert list(data["prompts"]) == ["click_1", "whole", "box"]
     assert of_kind(data, "whole") == ([ENTIRE] * 3, [[2, 3]] * 3)
     assert of_kind(data, "box")[0] == [[[5, 3], [77, 44]]] * 3

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions to files, beside what the runs of tests/e2e see."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+from scripts.class_layout import ClassLayout
+from scripts.figures import PALETTE
+from scripts.handlers import PredictionSaver
+from scripts.prompts import write_entries
+from scripts.transforms import ToRGB
+
+LAYOUT = ClassLayout({"disc": [1, 2], "cup": [2]})
+
+
+@pytest.mark.parametrize("layout", [None, LAYOUT])
+def test_the_overlay_shows_what_the_table_lists(tmp_path, layout):
+    """Of two classes that one prompt asked for, the inner one was a hole in the outer one."""
+    meta = {"filename_or_obj": str(tmp_path / "a.png")}
+    labels = torch.zeros(1, 600, 512, dtype=torch.uint8)  # X, Y
+    labels[0, 100:300, 100:300], labels[0, 150:250, 150:250] = 1, 2
+    image = MetaTensor(torch.full((3, 600, 512), 128, dtype=torch.uint8), meta=meta)
+    labels = MetaTensor(labels, meta=dict(meta))
+    points = {"points": [[110.0, 110.0]], "labels": [1], "predicted_iou": 0.5}
+    write_entries(labels, [{"object": q, "slice": 0, **points} for q in range(1 if layout else 2)])
+    PredictionSaver(str(tmp_path / "out"), ToRGB(), layout).save(image, labels, "a")
+    rows = list(csv.DictReader((tmp_path / "out" / "a_objects.csv").open()))
+    assert [row["id"] for row in rows] == ["1", "2"]
+    picture = np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")).astype(int)  # (H, W, 3)
+    for row, colour in zip(rows, PALETTE.astype(int)):
+        expected = 128 + 0.4 * (colour - 128)
+        x, y = int(row["x1"]) - 20, int(row["y1"]) - 20
+        np.testing.assert_allclose(picture[y, x], expected, atol=1)
