@@ -17,13 +17,14 @@ from monai.data import CacheDataset
 from ..cases import WHOLE, read_case, write_case
 from ..class_layout import ClassLayout
 from ..errors import InputError
+from ..file_state import file_state
 from ..transforms.grids import on_grid_of
 from ..transforms.reading import LoadCheckedImaged, label_values, spatial_shape
 from .listing import Label, Pair, short_names
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 
@@ -31,7 +32,7 @@ class ObjectDataset(CacheDataset):
     """List the objects of images and labels, checked once, and load them one item at a time.
 
     Pairs that cannot be used (missing, unreadable, of different size or place, empty label, NaN) are reported by name
-    and left out. What the check found is kept in ``cache_dir`` until a file changes.
+    and left out. What the check found of the others is kept in ``cache_dir`` until a file changes.
 
     Args:
         data: ``{"image": path, "label": path}`` for each image or volume; or, for a label, ``[[path, ...], ...]``, for
@@ -131,17 +132,20 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
     """
     signature = json.dumps([INDEX_VERSION, [[_signature(p["image"]), _signature(p["label"])] for p in data]])
     index = Path(cache_dir) / "objects" / f"{hashlib.sha256(signature.encode()).hexdigest()[:24]}.json"
-    if index.is_file():
-        results = json.loads(index.read_text())
-    else:
-        if len(data) > 100:
-            logger.info(f"checking {len(data)} images and labels")
-        check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = list(pool.map(check, data))
+    # None of a pair that could not be used: a share may be back, a package installed, and its file the same
+    known = json.loads(index.read_text()) if index.is_file() else [None] * len(data)
+    unknown = [i for i, result in enumerate(known) if result is None]
+    if len(unknown) > 100:
+        logger.info(f"checking {len(unknown)} images and labels")
+    check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        checked = dict(zip(unknown, pool.map(check, [data[i] for i in unknown])))
+    results = [checked.get(i, result) for i, result in enumerate(known)]
+    usable = [result if isinstance(result, list) else None for result in results]
+    if usable != known:
         index.parent.mkdir(parents=True, exist_ok=True)
         unfinished = index.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(results))
+        unfinished.write_text(json.dumps(usable))
         unfinished.replace(index)
     found = [
         (pair, [(k, {int(i): n for i, n in pixels}) for k, pixels in result])
@@ -191,7 +195,6 @@ def _signature(path: Label | list[str]) -> list:
     if not isinstance(path, str):
         return [_signature(one) for one in path]
     try:
-        stat = os.stat(path)
-        return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
+        return list(file_state(path))
     except OSError:
-        return [os.path.abspath(path), None, None]
+        return [os.path.abspath(path), None]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handlers that MONAI and Ignite lack."""
 
-from .checkpoints import CheckpointFile, Resume
+from .checkpoints import CheckpointFiles, Resume, ScalerState
 from .curves import TrainingCurves
 from .finite import StopOnNonFinite
 from .folders import RunFolders
@@ -17,7 +17,7 @@ from .time_left import TimeLeft
 from .time_limit import TimeLimit
 
 __all__ = [
-    "CheckpointFile",
+    "CheckpointFiles",
     "CudaTimer",
     "Forgetting",
     "GradientClipping",
@@ -27,6 +27,7 @@ __all__ = [
     "PredictionSaver",
     "Resume",
     "RunFolders",
+    "ScalerState",
     "SeedEachEpoch",
     "StopOnNonFinite",
     "TimeLeft",

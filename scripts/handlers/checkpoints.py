@@ -2,52 +2,74 @@
 """Checkpoints that survive a kill at any moment."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
+from monai.engines import Trainer
 
 from ..errors import InputError
 
 
 class _ReplacingSaver(DiskSaver):
-    """Write one file under a fixed name, beside it first, so that a whole one is always there."""
+    """Write files under fixed names, each beside its place first, so that a whole one is always there.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path.parent), atomic=True, create_dir=True, require_empty=False)
-        self.name = path.name
+    Args:
+        folder: to write to.
+        files: their names.
+    """
 
+    def __init__(self, folder: str, files: Sequence[str]) -> None:
+        super().__init__(folder, create_dir=True, require_empty=False)
+        self.files = files
+
+    @idist.one_rank_only()
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
-        super().__call__(checkpoint, self.name, metadata)
+        parts = checkpoint if len(self.files) > 1 else {self.files[0]: checkpoint}  # Ignite gives a single one bare
+        for file in self.files:
+            path, part = Path(self.dirname) / file, parts[file]
+            unfinished = path.with_name(f".{file}.unfinished")
+            try:
+                with unfinished.open("wb") as stream:
+                    torch.save(part if len(part) > 1 else next(iter(part.values())), stream)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
+            unfinished.replace(path)
 
     def remove(self, filename: str) -> None:
         pass  # the next write replaces the file in one step
 
 
-class CheckpointFile:
-    """Keep one checkpoint file up to date: the best by a metric, or the latest.
+class CheckpointFiles:
+    """Keep checkpoint files up to date: the best by a metric, or the latest.
 
     MONAI's CheckpointSaver removes the old file before it writes the new one, has no fixed name for the latest, and
-    cannot save what it knows of the best; a run that is killed or resumed needs all three.
+    cannot write two files of the same epoch; a run that is killed or resumed needs all three.
 
     Args:
-        path: of the file.
-        save_dict: objects with a ``state_dict``, by name; a single one is saved bare.
-        metric: name of the metric, higher is better, whose best value decides; without, every event saves.
+        folder: of the files.
+        files: for each file its objects with a ``state_dict``, by name; a single one is saved bare.
+        metric: name of the metric, higher is better, whose best value decides of all files; without, every event saves.
         event: ``"EPOCH_COMPLETED"`` or ``"COMPLETED"``.
     """
 
     def __init__(
-        self, path: str, save_dict: Mapping[str, Any], metric: str | None = None, event: str = "EPOCH_COMPLETED"
+        self,
+        folder: str,
+        files: Mapping[str, Mapping[str, Any]],
+        metric: str | None = None,
+        event: str = "EPOCH_COMPLETED",
     ) -> None:
         self.event = Events[event]
         self.metric = metric
         self.checkpoint = Checkpoint(
-            dict(save_dict),
-            _ReplacingSaver(Path(path)),
+            {file: dict(held) for file, held in files.items()},
+            _ReplacingSaver(folder, list(files)),
             n_saved=1,
             score_name=metric,
             score_function=None if metric is None else self.score,
@@ -80,6 +102,26 @@ class CheckpointFile:
         self.checkpoint.load_state_dict(state_dict)
 
 
+class ScalerState:
+    """The state of a trainer's gradient scaler, empty where it scales nothing.
+
+    Args:
+        trainer: of MONAI.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def state_dict(self) -> Mapping:
+        """Return the scaler's state."""
+        return {} if self.trainer.scaler is None else self.trainer.scaler.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping) -> None:
+        """Take a state, where there is one and something that scales."""
+        if state_dict and self.trainer.scaler is not None:
+            self.trainer.scaler.load_state_dict(dict(state_dict))
+
+
 class Resume:
     """Load all that a run saved to go on, as soon as it is attached: a bad file stops a run before it starts.
 
@@ -102,6 +144,8 @@ class Resume:
             checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds for a bad file
             raise InputError(f"cannot resume: {self.path} is not a readable checkpoint (cut short?)") from error
+        if isinstance(checkpoint, dict):
+            checkpoint = upgrade(checkpoint, self.load_dict)
         missing = [name for name in self.load_dict if not isinstance(checkpoint, dict) or name not in checkpoint]
         if missing:
             raise InputError(f"cannot resume: {self.path} holds no {', '.join(missing)}; give the last.pth of a run")
@@ -132,3 +176,38 @@ class Resume:
                 group["lr"] = base * factor(scheduler.last_epoch)
             engine.logger.info(f"the learning rate now falls until epoch {max_epochs}")
         engine.logger.info(f"resumed {self.path} after epoch {engine.state.epoch}")
+
+
+def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the ``last.pth`` of version 0.2 to what is saved now.
+
+    It had no scaler, and one group of parameters, all in the network's order, where there are two now.
+
+    Args:
+        checkpoint: what the file holds.
+        load_dict: the objects that it is loaded into, by name.
+
+    Returns:
+        The same, changed where it has to be.
+    """
+    new = {"scaler": {}, **checkpoint}
+    optimizer, state = load_dict.get("optimizer"), checkpoint.get("optimizer")
+    if optimizer is None or not state or len(state["param_groups"]) != 1 or len(optimizer.param_groups) != 2:
+        return new
+    order = [p for p in load_dict["model"].parameters() if p.requires_grad]
+    if len(state["param_groups"][0]["params"]) != len(order):
+        return new  # of another network, which loading says
+    old_index = {id(p): index for index, p in enumerate(order)}
+    moments: dict[int, Any] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        indices = [len(moments) + n for n in range(len(group["params"]))]
+        moments.update({n: state["state"].get(old_index[id(p)]) for n, p in zip(indices, group["params"])})
+        old = {key: value for key, value in state["param_groups"][0].items() if key not in ("params", "weight_decay")}
+        groups.append({**old, "params": indices, "weight_decay": group["weight_decay"]})
+    new["optimizer"] = {"state": {n: each for n, each in moments.items() if each is not None}, "param_groups": groups}
+    scheduler = checkpoint.get("lr_scheduler", {})
+    new["lr_scheduler"] = {
+        key: value * 2 if key in ("base_lrs", "lr_lambdas", "_last_lr") else value for key, value in scheduler.items()
+    }
+    return new

@@ -3,6 +3,7 @@
 
 import logging
 import shutil
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,9 +51,14 @@ class RunFolders:
             except OSError as error:
                 raise InputError(f"{folder} cannot be written to: {error.strerror or error}") from error
             self.locks.append(lock)
-            for unfinished in folder.glob("tmp" + 8 * "[a-z0-9_]"):  # of a save that was cut off
-                unfinished.unlink()
+            weakref.finalize(self, give_back, lock)  # also at the end of the process
         model = self.folders[0] / "model.pt"
         if self.fresh and model.is_file():
             shutil.copyfile(model, self.folders[0] / "previous.pth")
             logger.info(f"{model} of an earlier run is kept as {self.folders[0] / 'previous.pth'}")
+
+
+def give_back(lock: FileLock) -> None:
+    """Remove a lock's file and release the lock; what a process that was killed leaves is taken by the next."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()

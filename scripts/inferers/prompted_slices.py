@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segment the prompted slices of an image or a volume, on its own grid."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -16,6 +15,7 @@ from torch import Tensor
 from ..axes import upright
 from ..class_layout import ClassLayout
 from ..crops import SmallObjects
+from ..file_state import file_state
 from ..networks.promptable import Promptable
 from ..prompts import PREVIOUS_KEY, Entry, Prompt, asks, read_entries, write_entries
 from ..transforms.intensity import ToRGB
@@ -91,7 +91,7 @@ class PromptedSliceInferer(Inferer):
         if previous is not None:
             previous = previous.reshape(volume.shape[2:])
         objects, classes = 1 + max((entry["object"] for entry in entries), default=0), len(self.layout or [0])
-        source = file_state(inputs)
+        source = source_state(inputs)
         # a slice lies together in memory, as files and viewers have it: what is done with masks later is faster
         if self.merge:
             dtype = torch.uint8 if max(objects, classes) < 256 else torch.int32
@@ -197,15 +197,14 @@ def merge_looks(session: PromptSession, owners: Sequence[int], layout: ClassLayo
             layout.draw(index % len(layout), logits > 0, own)
 
 
-def file_state(image: Tensor) -> tuple | None:
+def source_state(image: Tensor) -> tuple | None:
     """Tell the file that a batch of one image comes from, and its state; None where there is no such file."""
     path = getattr(image, "meta", {}).get("filename_or_obj")
     path = path[0] if isinstance(path, (list, tuple)) else path
     try:
-        stat = os.stat(str(path))
+        return file_state(str(path))
     except (OSError, ValueError):
         return None
-    return str(path), stat.st_size, stat.st_mtime_ns
 
 
 def weights_state(network: Any) -> tuple:

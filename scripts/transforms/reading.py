@@ -23,6 +23,7 @@ from monai.utils import optional_import
 from ..dicom import is_dicom, is_segmentation, read_segmentation, series_files
 from ..dicom_series import check_series
 from ..errors import InputError
+from ..file_state import file_state
 from ..nifti import NiftiReader
 from .grids import PARTIAL_KEY
 from .headers import check_header
@@ -107,7 +108,7 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
         """Load one file as (C, X, Y) or (C, X, Y, Z), in its own type."""
         if not path.exists():
             raise InputError(f"{path} does not exist")
-        state = (path, path.stat().st_mtime_ns)
+        state = file_state(path)
         last = self.last  # one look: other threads may load beside this one
         if last is not None and last[0] == state:
             return last[1]

@@ -60,3 +60,5 @@ def test_a_killed_run_resumes_to_the_same_end(dataset, folder):
         ours, theirs = (load(path / name)["model"] for path in (models, folder / "whole" / "models"))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], value) for key, value in theirs.items()), name
+    best = load(models / "model.pt")["model"]
+    assert all(torch.equal(value, best[key]) for key, value in load(models / "adapter.pth")["adapter"].items())

@@ -4,6 +4,7 @@
 import multiprocessing
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from monai.engines import SupervisedTrainer
 from monai.optimizers import WarmupCosineSchedule
 
 from scripts.errors import InputError
-from scripts.handlers import CheckpointFile, Resume
+from scripts.handlers import CheckpointFiles, Resume, ScalerState
+from scripts.handlers.checkpoints import upgrade
+from scripts.networks import parameter_groups
 
 
 class Counter:
@@ -34,7 +37,8 @@ def evaluate(checkpoint, counter, scores):
     """Run an evaluator's epoch for each score, the counter saying which it is; give what the file then holds."""
     engine = Engine(lambda engine, batch: None)
     checkpoint.attach(engine)
-    path, held = checkpoint.checkpoint.save_handler.dirname / checkpoint.checkpoint.save_handler.name, []
+    saver = checkpoint.checkpoint.save_handler
+    path, held = saver.dirname / saver.files[0], []
 
     @engine.on(Events.EPOCH_STARTED)
     def give_score(engine):
@@ -49,7 +53,7 @@ def evaluate(checkpoint, counter, scores):
 
 def test_the_best_is_kept_until_a_better_one_comes(tmp_path):
     counter = Counter()
-    best = CheckpointFile(str(tmp_path / "model.pt"), {"model": counter}, metric="dice")
+    best = CheckpointFiles(str(tmp_path), {"model.pt": {"model": counter}}, metric="dice")
     assert evaluate(best, counter, [0.5, 0.4, 0.5, 0.7, 0.6]) == [1, 1, 1, 4, 4]
     assert os.listdir(tmp_path) == ["model.pt"]
 
@@ -60,7 +64,7 @@ def test_the_latest_is_replaced_every_epoch(tmp_path):
     engine.add_event_handler(
         Events.EPOCH_STARTED, lambda engine: counter.load_state_dict({"value": engine.state.epoch})
     )
-    CheckpointFile(str(tmp_path / "last.pth"), {"model": counter}).attach(engine)
+    CheckpointFiles(str(tmp_path), {"last.pth": {"model": counter}}).attach(engine)
 
     @engine.on(Events.EPOCH_COMPLETED)
     def look(engine):
@@ -72,14 +76,25 @@ def test_the_latest_is_replaced_every_epoch(tmp_path):
 
 def test_what_is_known_of_the_best_survives_a_resume(tmp_path):
     scores, counter = [0.5, 0.8, 0.6, 0.7, 0.9], Counter()
-    path = str(tmp_path / "model.pt")
-    best = CheckpointFile(path, {"model": counter}, metric="dice")
+    best = CheckpointFiles(str(tmp_path), {"model.pt": {"model": counter}}, metric="dice")
     assert evaluate(best, counter, scores[:2]) == [1, 2]
 
     torch.save(best.state_dict(), tmp_path / "last.pth")
-    resumed, counter = CheckpointFile(path, {"model": counter}, metric="dice"), counter
+    resumed, counter = CheckpointFiles(str(tmp_path), {"model.pt": {"model": counter}}, metric="dice"), counter
     resumed.load_state_dict(torch.load(tmp_path / "last.pth", weights_only=True))
     assert evaluate(resumed, counter, scores) == [2, 2, 5]
+
+
+def test_files_of_one_judge_are_of_the_same_epoch_also_after_a_resume(tmp_path):
+    """adapter.pth had a judge of its own that was not resumed, and began anew."""
+    counter, scores = Counter(), [0.5, 0.8, 0.6, 0.7]
+    files = {"model.pt": {"model": counter}, "adapter.pth": {"adapter": counter}}
+    best = CheckpointFiles(str(tmp_path), files, metric="dice")
+    evaluate(best, counter, scores[:2])
+    resumed = CheckpointFiles(str(tmp_path), files, metric="dice")
+    resumed.load_state_dict(best.state_dict())
+    evaluate(resumed, counter, scores)
+    assert [torch.load(tmp_path / name, weights_only=True) for name in files] == [{"value": 2}] * 2
 
 
 def test_one_object_is_saved_bare_and_several_by_name(tmp_path):
@@ -88,7 +103,7 @@ def test_one_object_is_saved_bare_and_several_by_name(tmp_path):
         ("both.pt", {"model": Counter(3), "trainer": Counter(4)}),
     ):
         engine = Engine(lambda engine, batch: None)
-        CheckpointFile(str(tmp_path / name), save_dict).attach(engine)
+        CheckpointFiles(str(tmp_path), {name: save_dict}).attach(engine)
         engine.run([0])
     assert torch.load(tmp_path / "one.pt", weights_only=True) == {"value": 3}
     assert torch.load(tmp_path / "both.pt", weights_only=True) == {"model": {"value": 3}, "trainer": {"value": 4}}
@@ -96,7 +111,7 @@ def test_one_object_is_saved_bare_and_several_by_name(tmp_path):
 
 def test_the_final_model_is_written_once_at_the_end_even_of_a_run_that_stops_early(tmp_path):
     counter, engine = Counter(), Engine(lambda engine, batch: None)
-    CheckpointFile(str(tmp_path / "final.pt"), {"model": counter}, event="COMPLETED").attach(engine)
+    CheckpointFiles(str(tmp_path), {"final.pt": {"model": counter}}, event="COMPLETED").attach(engine)
 
     @engine.on(Events.EPOCH_COMPLETED)
     def count(engine):
@@ -111,7 +126,7 @@ def test_the_final_model_is_written_once_at_the_end_even_of_a_run_that_stops_ear
 
 def test_a_missing_folder_is_made(tmp_path):
     engine = Engine(lambda engine, batch: None)
-    CheckpointFile(str(tmp_path / "a" / "b" / "last.pth"), {"model": Counter(1)}).attach(engine)
+    CheckpointFiles(str(tmp_path / "a" / "b"), {"last.pth": {"model": Counter(1)}}).attach(engine)
     engine.run([0])
     assert torch.load(tmp_path / "a" / "b" / "last.pth", weights_only=True) == {"value": 1}
 
@@ -140,7 +155,7 @@ def kill():
 def written(tmp_path):
     """An engine after one epoch, the file that it wrote, and what its second epoch writes."""
     counter, engine = Counter(1), Engine(lambda engine, batch: None)
-    CheckpointFile(str(tmp_path / "last.pth"), {"model": counter}).attach(engine)
+    CheckpointFiles(str(tmp_path), {"last.pth": {"model": counter}}).attach(engine)
     engine.run([0])
     counter.value = 2
     engine.state.max_epochs = 2
@@ -170,7 +185,58 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(written, monkeypat
     assert torch.load(path, weights_only=True) == second
 
 
+def test_a_scaler_is_saved_and_goes_on_where_there_is_one():
+    plain, scaling, resumed = (SimpleNamespace(scaler=scaler) for scaler in (None, scaler_of(8.0), scaler_of(2.0)))
+    assert ScalerState(plain).state_dict() == {}
+    ScalerState(plain).load_state_dict(ScalerState(scaling).state_dict())
+    ScalerState(resumed).load_state_dict({})  # of a run that scaled nothing
+    assert resumed.scaler.get_scale() == 2.0
+    ScalerState(resumed).load_state_dict(ScalerState(scaling).state_dict())
+    assert resumed.scaler.get_scale() == 8.0
+
+
+def scaler_of(scale):
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    scaler.scale(torch.zeros(()))  # makes it
+    return scaler
+
+
 # --- resuming
+
+
+def steps(network, optimizer, scheduler, count):
+    for _ in range(count):
+        optimizer.zero_grad()
+        network(torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def test_an_optimizer_of_one_group_goes_on_in_two():
+    """Version 0.2 had one group of all parameters; nothing may change but the decay."""
+    ends = []
+    for groups in (lambda n: n.parameters(), lambda n: parameter_groups(n, 0.0)):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1))
+        objects = {"model": network}
+        old = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(old, lambda step: 1 / (1 + step))
+        steps(network, old, schedule, 3)
+        checkpoint = {
+            "model": network.state_dict(),
+            "optimizer": old.state_dict(),
+            "lr_scheduler": schedule.state_dict(),
+        }
+        new = torch.optim.AdamW(groups(network), lr=0.1, weight_decay=0.0)
+        again = torch.optim.lr_scheduler.LambdaLR(new, lambda step: 1 / (1 + step))
+        objects |= {"optimizer": new, "lr_scheduler": again}
+        checkpoint = upgrade(checkpoint, objects)
+        assert checkpoint.pop("scaler") == {}
+        for name, each in objects.items():
+            each.load_state_dict(checkpoint[name])
+        steps(network, new, again, 3)
+        ends.append(torch.cat([p.flatten() for p in network.parameters()]))
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
 
 
 class Run:
@@ -196,7 +262,7 @@ class Run:
             decollate=False,
         )
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self.lr_scheduler.step())
-        best = CheckpointFile(str(folder / "model.pt"), {"model": self.network}, metric="dice")
+        best = CheckpointFiles(str(folder), {"model.pt": {"model": self.network}}, metric="dice")
         early_stop = EarlyStopping(3, lambda engine: 0.0, self.trainer)
         self.state = {
             "model": self.network,
@@ -210,7 +276,7 @@ class Run:
             Resume(str(resume_path), self.state).attach(self.trainer)
         self.epochs = []
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self.epochs.append(engine.state.epoch))
-        CheckpointFile(str(folder / "last.pth"), self.state).attach(self.trainer)
+        CheckpointFiles(str(folder), {"last.pth": self.state}).attach(self.trainer)
 
     def run(self):
         self.trainer.run()

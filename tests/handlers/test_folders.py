@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of a run: for itself alone, tidied, and what lay there kept."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -48,11 +49,22 @@ def test_the_model_of_an_earlier_run_is_kept_by_a_fresh_one(tmp_path, fresh):
     assert not fresh or (tmp_path / "previous.pth").read_text() == "earlier"
 
 
-def test_what_a_save_left_that_was_cut_off_is_removed(tmp_path):
-    for name in ("tmpab12cd_9", "tmpkeep.txt", "template", "model.pt"):
+def test_a_users_files_and_folders_stay_whatever_they_are_called(tmp_path):
+    """Files of eight letters behind tmp were deleted, and a folder of such a name ended the run."""
+    (tmp_path / "tmpfolder_1").mkdir()
+    for name in ("tmpab12cd_9", "template", "model.pt"):
         (tmp_path / name).write_text("")
-    take(tmp_path, fresh=False)
-    assert sorted(name for name in os.listdir(tmp_path) if name[0] != ".") == ["model.pt", "template", "tmpkeep.txt"]
+    before = sorted(os.listdir(tmp_path))
+    folders = take(tmp_path, fresh=False)
+    assert sorted(os.listdir(tmp_path)) == sorted([*before, ".training.lock"])
+    del folders
+    gc.collect()
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_nothing_is_left_of_a_run_that_ended(tmp_path):
+    subprocess.run([sys.executable, "-c", HOLD.replace("60", "0"), str(tmp_path)], check=True)
+    assert not os.listdir(tmp_path)
 
 
 def test_a_folder_that_cannot_be_is_said(tmp_path):

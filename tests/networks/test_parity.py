@@ -112,7 +112,7 @@ def test_each_negative_coordinate_becomes_minus_one_on_its_own(network, point, x
     close(token(network, point, NO_LABEL), fourier(network, (x + 0.5) / 64, (y + 0.5) / 64))
 
 
-@pytest.mark.parametrize("label", [-2, -1, 0, 1, 2, 3, 4, 255])
+@pytest.mark.parametrize("label", [-2, -1, 0, 1, 2, 3, 5, 255])
 def test_label_adds_its_own_embedding_or_nothing(label):
     network = recipe_network("vitt", 64, corrections=True)
     added = token(network, [40.0, 33.0], label) - fourier(

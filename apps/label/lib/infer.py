@@ -16,6 +16,7 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.post import Restored
 from monailabel.transform.writer import write_itk
 
+from scripts.file_state import file_state
 from scripts.nifti import affine_in_itk, is_nifti
 from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 
@@ -37,10 +38,9 @@ class KeptImaged(LoadCheckedImaged):
         self.kept: Kept[MetaTensor] = Kept(MOST_VOLUMES, lambda image: image.nbytes)
 
     def load(self, path: Path) -> MetaTensor:
-        stat = path.stat() if path.exists() else None
-        if stat is None:
+        if not path.exists():
             return super().load(path)  # says so
-        return self.kept.get((path, stat.st_mtime_ns, stat.st_size), lambda: super(KeptImaged, self).load(path))
+        return self.kept.get(file_state(path), lambda: super(KeptImaged, self).load(path))
 
 
 class PromptedInfer(BasicInferTask):

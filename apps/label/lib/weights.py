@@ -9,6 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from scripts.cli import as_values
+from scripts.file_state import file_state
 from scripts.networks import SAMPLE, read_settings
 
 from .errors import RequestError
@@ -24,12 +25,6 @@ BEST = "best"  # what a client asks for that shall see new weights without conne
 MOST_WEIGHTS = 2**30  # bytes of weights in memory
 
 logger = logging.getLogger(__name__)
-
-
-def file_state(path: Path) -> tuple:
-    """Tell weights from others that lie at the same place later."""
-    stat = path.stat()
-    return path, stat.st_mtime_ns, stat.st_size
 
 
 def offered() -> list[str]:
