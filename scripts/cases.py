@@ -2,9 +2,10 @@
 """What an item of :class:`scripts.data.ObjectDataset` says of itself: one text, since texts of any length collate."""
 
 import json
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 WHOLE = "everything"  # name of the object that is all that is labelled on a slice
+SIZES = ("small", "medium", "large")  # names of the terciles of objects
 
 
 class Case(TypedDict):
@@ -14,6 +15,7 @@ class Case(TypedDict):
     slice: int
     objects: list[str]  # names: of classes, or label ids
     areas: list[float]  # of the objects, in pixels
+    group: NotRequired[str]  # that the image is of, such as its patient
 
 
 def write_case(case: Case) -> str:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .cases import WHOLE
+from .cases import SIZES, WHOLE
 
-SIZES = ("small", "medium", "large")
 MOST_CLASSES = 10  # more names than this are instances, not classes
 TABLE = {  # of the log: a line for each kind of prompt
     "Dice": "dice/{}",
@@ -39,12 +38,13 @@ class Row:
     slice: int
     object: str
     area: float  # pixels
+    group: str | None = None  # such as the patient
 
 
 def list_rows(cases: Sequence[Mapping]) -> list[Row]:
     """List what was asked for, from the cases of :class:`scripts.data.ObjectDataset` in the order of evaluation."""
     return [
-        Row(case["image"], case["slice"], name, area)
+        Row(case["image"], case["slice"], name, area, case.get("group"))
         for case in cases
         for name, area in zip(case["objects"], case["areas"], strict=True)
     ]
@@ -98,16 +98,13 @@ def class_groups(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     return {name: np.array([row.object == name for row in rows]) for name in names}
 
 
-def summarize(
-    metrics: Mapping[str, object], columns: Columns, rows: Sequence[Row], groups: Sequence[str] | None = None
-) -> Report:
+def summarize(metrics: Mapping[str, object], columns: Columns, rows: Sequence[Row]) -> Report:
     """Collect all means under flat names.
 
     Args:
         metrics: of the evaluator; those that are no numbers are left out.
         columns: of :func:`align`.
         rows: of them.
-        groups: the group of each row, such as its patient.
 
     Returns:
         The metrics as they are named; the mean over images of each image's mean with ``_by_image`` behind the measure,
@@ -118,7 +115,10 @@ def summarize(
     report: Report = {name: _number(value) for name, value in metrics.items() if isinstance(value, (int, float))}
     sizes, limits = size_groups(rows)
     parts = {**sizes, **class_groups(rows)}
-    units = {"image": [row.image for row in rows], **({} if groups is None else {"group": groups})}
+    units = {"image": [row.image for row in rows]}
+    groups = [row.group for row in rows if row.group is not None]
+    if rows and len(groups) == len(rows):
+        units["group"] = groups
     for name, values in columns.items():
         measure, slash, prompt = name.partition("/")
         for unit, owners in units.items():

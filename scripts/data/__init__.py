@@ -9,12 +9,13 @@ from .mixture import mixture_datalist, mixture_weights
 from .object_dataset import ObjectDataset
 from .refuge import refuge_datalist
 from .sample import make_sample
-from .share import own_share
+from .share import SeededProxySampler, own_share
 
 __all__ = [
     "InputDataset",
     "InputLoader",
     "ObjectDataset",
+    "SeededProxySampler",
     "decathlon_datalist",
     "find_datalist",
     "find_inputs",

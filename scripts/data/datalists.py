@@ -89,7 +89,8 @@ def decathlon_datalist(
             split: [
                 {"image": beside(path.parent, item["image"]), "label": _label_paths(path.parent, item["label"])}
                 for item in content.get(split, [])
-                if split != "test" or "label" in item  # the Decathlon's own have none
+                if split != "test"
+                or (isinstance(item, dict) and "label" in item)  # the Decathlon's own are paths alone
             ]
             for split in ("training", "validation", "test")
         }
@@ -101,8 +102,7 @@ def decathlon_datalist(
         ) from error
     if not any(lists.values()):
         raise InputError(f"{path} lists no images under training, validation or test")
-    split = split_pairs(lists["training"], val_fraction, seed, lists["validation"], group_by)
-    return {**split, "test": lists["test"]}
+    return split_pairs(lists["training"], val_fraction, seed, lists["validation"], group_by, lists["test"])
 
 
 def nnunet_datalist(
@@ -132,7 +132,7 @@ def nnunet_datalist(
         lists[split] = [{"image": str(image), "label": str(label)} for image, label in zip(images, labels)]
     if not lists["training"]:
         raise InputError(f"{root} is of nnU-Net, but labelsTr holds no *{ending}")
-    return {**split_pairs(lists["training"], val_fraction, seed, group_by=group_by), "test": lists["test"]}
+    return split_pairs(lists["training"], val_fraction, seed, group_by=group_by, test=lists["test"])
 
 
 def _label_paths(root: Path, label: Any) -> Label:
@@ -190,7 +190,7 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0, gr
     tables = {split: next(root.glob(f"*ISIC*_{split}_GroundTruth.csv"), None) for split in ("Training", "Test")}
     if tables["Training"]:
         training, validation = (_isic_table(t) if t else [] for t in tables.values())
-        return {**split_pairs(training, val_fraction, seed, validation, group_by), "test": validation}
+        return split_pairs(training, val_fraction, seed, validation, group_by, validation)
 
     images = {path.stem: path for path in sorted(root.rglob("*.jpg"))}
     found: Datalist = {"train": [], "validation": [], "test": []}
@@ -207,7 +207,7 @@ def isic_datalist(dataset_dir: str, val_fraction: float = 0.2, seed: int = 0, gr
             f"{root} has neither ISBI2016_ISIC_Part1_Training_GroundTruth.csv nor *_segmentation.png masks"
         )
     held = found["validation"] or found["test"]
-    return {**split_pairs(found["train"], val_fraction, seed, held, group_by), "test": found["test"]}
+    return split_pairs(found["train"], val_fraction, seed, held, group_by, found["test"])
 
 
 def _isic_table(path: Path) -> list[Pair]:

@@ -109,6 +109,16 @@ class InputLoader(DataLoader):
             else:
                 yield batch
 
+    def fail(self, image: str, error: Exception) -> None:
+        """Note and log that an image failed after it was loaded.
+
+        Args:
+            image: its path.
+            error: of whoever segmented it or saved what was found.
+        """
+        self.problems.append(str(error) if str(image) in str(error) else f"{image}: {error}")
+        logger.error(self.problems[-1])
+
     def finish(self) -> None:
         """Fail at the end when an item failed, in whichever process; the first process says it.
 

@@ -4,7 +4,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,17 @@ def group_names(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def split_pairs(
-    pairs: list[Pair], val_fraction: float, seed: int, held: Sequence[Pair] = (), group_by: str | None = None
+    pairs: list[Pair],
+    val_fraction: float,
+    seed: int,
+    held: Sequence[Pair] = (),
+    group_by: str | None = None,
+    test: Sequence[Pair] = (),
 ) -> Datalist:
     """Validate on what the data set itself holds out, else split at random, with one on each side at least.
+
+    With ``group_by``, each pair gets its ``group``, which is found in its path below the folder that all images of all
+    lists are in.
 
     Args:
         pairs: to train on, and to validate on where nothing is held out.
@@ -91,26 +99,36 @@ def split_pairs(
         seed: of the split.
         held: what the data set holds out to validate on.
         group_by: see :func:`group_names`; the images of one group stay together.
+        test: what the data set holds out to test on.
+
+    Returns:
+        ``training``, ``validation`` and ``test``.
 
     Raises:
         InputError: when the fraction is out of its range, or the groups cannot be told.
     """
+    if group_by:
+        every = [*pairs, *held, *test]
+        groups = group_names(short_names(pair["image"] for pair in every), group_by)
+        every = [{**pair, "group": group} for pair, group in zip(every, groups)]
+        pairs, held = every[: len(pairs)], every[len(pairs) : len(pairs) + len(held)]
+        test = every[len(pairs) + len(held) :]
     if held:
-        return {"training": pairs, "validation": list(held)}
+        return {"training": pairs, "validation": list(held), "test": list(test)}
     if not 0 <= val_fraction < 1:
         raise InputError(f"val_fraction is at least 0 and below 1, got {val_fraction}")
     if val_fraction == 0 or len(pairs) < 2:
-        return {"training": pairs, "validation": []}
-    groups: dict[str, list[Pair]] = {}
-    names = group_names(short_names(pair["image"] for pair in pairs), group_by) if group_by else map(str, count())
-    for name, pair in zip(names, pairs):
-        groups.setdefault(name, []).append(pair)
-    if len(groups) < 2:
-        raise InputError(f"group_by {group_by!r} finds one group, {next(iter(groups))!r}: there is nothing to split")
-    held_out = min(max(round(val_fraction * len(groups)), 1), len(groups) - 1)
-    shuffled = partition_dataset(list(groups.values()), num_partitions=1, shuffle=True, seed=seed)[0]
+        return {"training": pairs, "validation": [], "test": list(test)}
+    members: dict[str, list[Pair]] = {}
+    for number, pair in enumerate(pairs):
+        members.setdefault(pair.get("group", str(number)), []).append(pair)
+    if len(members) < 2:
+        raise InputError(f"group_by {group_by!r} finds one group, {next(iter(members))!r}: there is nothing to split")
+    held_out = min(max(round(val_fraction * len(members)), 1), len(members) - 1)
+    shuffled = partition_dataset(list(members.values()), num_partitions=1, shuffle=True, seed=seed)[0]
     shuffled.sort(key=lambda group: not any(map(_can_open, group)))  # broken files are not all that validates
-    return {"training": [*chain(*shuffled[held_out:])], "validation": [*chain(*shuffled[:held_out])]}
+    training, validation = chain(*shuffled[held_out:]), chain(*shuffled[:held_out])
+    return {"training": list(training), "validation": list(validation), "test": list(test)}
 
 
 def _can_open(pair: Pair) -> bool:

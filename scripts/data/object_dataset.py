@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from monai.data import CacheDataset
 
-from ..cases import WHOLE, read_case, write_case
+from ..cases import SIZES, WHOLE, Case, read_case, write_case
 from ..class_layout import ClassLayout
 from ..errors import InputError
 from ..file_state import file_state
@@ -25,6 +25,7 @@ from .listing import Label, Pair, short_names
 logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 5
+RESERVED = {WHOLE, *SIZES}  # names in reports
 Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 
@@ -64,6 +65,10 @@ class ObjectDataset(CacheDataset):
         cache_dir: str = ".cache",
         cache_rate: float = 0.0,
     ) -> None:
+        for name in {*(classes or {}), *(name for pair in data for name in pair.get("classes", ()))} & RESERVED:
+            raise InputError(
+                f"a class cannot be called {name!r}, which tables call something else: rename it"
+            )
         found, problems = find_objects(data, cache_dir)
         for problem in problems:
             logger.warning(f"left out: {problem}")
@@ -105,8 +110,10 @@ def list_items(
     def add(k: int, objects: Mapping[str, list[int]], pixels: Mapping[int, float]) -> None:
         areas = [sum(pixels.get(i, 0) for i in ids) for ids in objects.values()]
         known = [pair.get("set", key) if key != WHOLE else key for key in objects]  # of a mixture, scored set by set
-        case = write_case({"image": name, "slice": k, "objects": known, "areas": areas})
-        items.append({**pair, "slice": k, "objects": list(objects.values()), "case": case})
+        case: Case = {"image": name, "slice": k, "objects": known, "areas": areas}
+        if "group" in pair:
+            case["group"] = pair["group"]
+        items.append({**pair, "slice": k, "objects": list(objects.values()), "case": write_case(case)})
 
     for k, pixels in slices:
         if layout is not None:

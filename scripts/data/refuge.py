@@ -51,7 +51,7 @@ def refuge_datalist(
             "that holds the REFUGE release with every rater's masks"
         )
     held = found[VALIDATION] or found[TEST]
-    return {**split_pairs(found[TRAINING], val_fraction, seed, held, group_by), "test": found[TEST]}
+    return split_pairs(found[TRAINING], val_fraction, seed, held, group_by, found[TEST])
 
 
 def _list_cases(folder: Path) -> list[Pair]:

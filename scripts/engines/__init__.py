@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated user of training and of evaluation."""
+"""The simulated user of training and of evaluation, and prediction that goes on."""
 
 from .corrections import correction_click
 from .evaluation import SimulatedUser
+from .prediction import AttemptEach
 from .training import IterativeClicks
 
-__all__ = ["IterativeClicks", "SimulatedUser", "correction_click"]
+__all__ = ["AttemptEach", "IterativeClicks", "SimulatedUser", "correction_click"]

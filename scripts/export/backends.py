@@ -96,8 +96,12 @@ def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: st
         device = next(network.parameters()).device
         write_onnx(network.cpu().eval(), work)
         network.to(device)
-        shutil.rmtree(kept, ignore_errors=True)
-        work.rename(kept)
+        if kept.is_dir() and not (kept / SETTINGS).is_file():  # somebody took files away
+            shutil.rmtree(kept, ignore_errors=True)
+        try:
+            work.rename(kept)
+        except OSError:  # another process was first: its files are the same, and it may be reading them
+            shutil.rmtree(work)
     return ExportedNetwork(kept, backend)
 
 

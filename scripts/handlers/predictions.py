@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..axes import upright
 from ..class_layout import ClassLayout
+from ..data.inputs import InputLoader
 from ..dicom import write_segmentation
 from ..errors import InputError
 from ..figures import PALETTE, overlay, to_uint8
@@ -47,6 +48,7 @@ class PredictionSaver:
 
     Args:
         output_dir: folder to write to.
+        loader: of the images, which names at the end those that could not be written.
         to_rgb: turns a slice into RGB in 0..1; nothing takes images to be that already.
         layout: of the classes, where the ids are classes and not objects.
         output_type: ``"dicomseg"`` writes a DICOM SEG of images that are DICOM; nothing writes what is told above.
@@ -56,6 +58,7 @@ class PredictionSaver:
     def __init__(
         self,
         output_dir: str,
+        loader: InputLoader,
         to_rgb: Callable | None = None,
         layout: ClassLayout | None = None,
         output_type: str | None = None,
@@ -63,6 +66,7 @@ class PredictionSaver:
     ) -> None:
         if output_type not in (None, "dicomseg"):
             raise InputError(f"output_type is dicomseg or null, got {output_type!r}")
+        self.loader = loader
         self.output_type = output_type
         self.names = None if layout is None else layout.names
         self.probability = probability
@@ -75,9 +79,13 @@ class PredictionSaver:
 
     def __call__(self, engine: Engine) -> None:
         for item, result in zip(engine.state.batch, engine.state.output):
-            self.save(item["image"], result["pred"], item["name"])
-            if self.probability:
-                self.save_probability(result, item["name"], Path(str(item["image"].meta["filename_or_obj"])))
+            source = str(item["image"].meta["filename_or_obj"])
+            try:
+                self.save(item["image"], result["pred"], item["name"])
+                if self.probability:
+                    self.save_probability(result, item["name"], Path(source))
+            except (InputError, OSError) as error:  # such as a full disk
+                self.loader.fail(source, error)
 
     def say_where(self, engine: Engine) -> None:
         if engine.state.iteration:  # not where every item failed

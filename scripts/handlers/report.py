@@ -8,7 +8,6 @@ from pathlib import Path
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..data.listing import group_names
 from ..plots import plot_dice_by_clicks
 from ..reports import dice_by_clicks, format_table, summarize, write_rows
 from .rows import EvaluatedRows
@@ -20,20 +19,17 @@ class MetricsReport:
     """Write what an evaluator measured.
 
     ``metrics.json`` holds flat names: the mean over objects as the metric is named (``dice/box``), the mean over images
-    of each image's mean (``dice_by_image/box``), and means over sizes and classes (``dice/box/small``,
-    ``dice/box/nucleus``), null where nothing could be measured. ``metrics.csv`` has a row for each object and, where
-    all there is was asked for, for everything on a slice. ``dice_by_clicks.png`` is drawn where Dice was scored after
-    different numbers of clicks. MONAI's MetricsSaver writes a file for each metric and one row for each batch item,
-    where this one has several objects.
+    of each image's mean (``dice_by_image/box``), where images have groups the same of them (``dice_by_group/box``), and
+    means over sizes and classes (``dice/box/small``, ``dice/box/nucleus``), null where nothing could be measured.
+    ``metrics.csv`` has a row for each object and, where all that is labelled was asked for, for everything on a slice.
+    ``dice_by_clicks.png`` is drawn where Dice was scored after different numbers of clicks. MONAI's MetricsSaver writes
+    a file for each metric and one row for each batch item, where this one has several objects.
 
     Args:
         output_dir: folder to write to.
-        group_by: pattern of a group in the images' names, see :func:`scripts.data.listing.group_names`: means over
-            groups are given as well (``dice_by_group/box``).
     """
 
-    def __init__(self, output_dir: str, group_by: str | None = None) -> None:
-        self.group_by = group_by
+    def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
         self.rows = EvaluatedRows()
 
@@ -45,8 +41,7 @@ class MetricsReport:
         rows, columns = self.rows.table(engine)
         if idist.get_rank() > 0:
             return
-        groups = group_names([row.image for row in rows], self.group_by) if self.group_by else None
-        report = summarize(engine.state.metrics, columns, rows, groups)
+        report = summarize(engine.state.metrics, columns, rows)
 
         self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "metrics.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scripts.data import (
+    ObjectDataset,
     datalists,
     decathlon_datalist,
     find_datalist,
@@ -409,11 +410,28 @@ def test_a_folder_for_each_patient_is_read_and_files_of_one_name_stay_apart(tmp_
     for patient in ("p1", "p2"):
         for name in ("a", "b"):
             for part in ("images", "labels"):
-                write_picture(tmp_path / part / patient / f"{name}.png", np.zeros((4, 4), np.uint8))
+                write_picture(tmp_path / part / patient / f"{name}.png", np.ones((4, 4), np.uint8))
     found = find_datalist(str(tmp_path), str(tmp_path), group_by=r"(p\d)/")
     pairs = [*found["training"], *found["validation"]]
     assert len(pairs) == 4
     assert all(pair["image"].replace("images", "labels") == pair["label"] for pair in pairs)
+    for split in ("training", "validation"):  # of one patient each: their paths below their own folder say no group
+        (group,) = {pair["group"] for pair in found[split]}
+        assert all(f"/{group}/" in pair["image"] for pair in found[split])
+        dataset = ObjectDataset(found[split], lambda item: item, cache_dir=str(tmp_path / "cache"))
+        assert {json.loads(item["case"])["group"] for item in dataset.data} == {group}
+
+
+def test_groups_of_a_list_that_holds_images_out_are_those_of_all(tmp_path):
+    lists = {"training": ["p1", "p2"], "validation": ["p3"], "test": ["p4"]}
+    content = {split: [{"image": f"{p}/a.png", "label": f"{p}/b.png"} for p in ps] for split, ps in lists.items()}
+    found = decathlon_datalist(str(write_json(tmp_path / "datalist.json", content)), group_by=r"(p\d)/")
+    assert {split: [pair["group"] for pair in pairs] for split, pairs in found.items()} == lists
+
+
+def test_a_test_list_of_paths_that_hold_the_word_label_is_one_without_labels(tmp_path):
+    content = {"training": [{"image": "a.png", "label": "b.png"}], "test": ["unlabelled/a.png"]}
+    assert decathlon_datalist(str(write_json(tmp_path / "datalist.json", content)))["test"] == []
 
 
 def test_a_segmentation_of_3d_slicer_pairs_by_its_name(tmp_path):

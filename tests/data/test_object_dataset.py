@@ -147,6 +147,14 @@ def test_classes_asked_for_together_are_all_in_every_item(tmp_path, listed):
     assert json.loads(items[0]["case"])["areas"] == [2, 0]
 
 
+@pytest.mark.parametrize("name", ["everything", "small", "medium", "large"])
+@pytest.mark.parametrize("of_pair", [False, True])
+def test_a_class_with_a_name_that_tables_have_already_is_refused(tmp_path, listed, name, of_pair):
+    one, classes = pair(tmp_path, "a", label_with(1)), {name: [1]}
+    with pytest.raises(InputError, match=f"cannot be called '{name}'"):
+        listed([{**one, "classes": classes}]) if of_pair else listed([one], classes=classes)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_mean_diameter_is_that_of_a_disc_as_large_as_the_mean_object(tmp_path, whole):
     first, second = np.zeros((2, HEIGHT, WIDTH), np.uint8)

@@ -3,9 +3,11 @@
 
 import ignite.distributed as idist
 import pytest
+import torch
 from monai.data import DataLoader
+from torch.utils.data import RandomSampler, WeightedRandomSampler
 
-from scripts.data import InputDataset, own_share
+from scripts.data import InputDataset, SeededProxySampler, own_share
 from scripts.errors import InputError
 
 
@@ -37,3 +39,24 @@ def test_each_input_is_prepared_once_whichever_worker_of_whichever_process_has_i
     found = shares(monkeypatch, 10, processes, read)
     assert sorted(i for share in found for i in share) == list(range(10))
     assert max(map(len, found)) - min(map(len, found)) <= workers + 1
+
+
+@pytest.mark.parametrize("make", [RandomSampler, lambda items: WeightedRandomSampler([1.0] * len(items), len(items))])
+def test_the_order_of_several_processes_is_of_the_seed_and_the_epoch(monkeypatch, make):
+    """It was of the epoch alone, and torch's own numbers too."""
+    monkeypatch.setattr(idist, "get_world_size", lambda: 2)
+    orders = {}
+    for rank in (0, 1):
+        monkeypatch.setattr(idist, "get_rank", lambda rank=rank: rank)
+        for seed, epoch in ((0, 1), (0, 2), (1, 1)):
+            sampler = SeededProxySampler(make(range(10)), seed)
+            sampler.set_epoch(epoch)
+            torch.manual_seed(100 * seed + rank)
+            state = torch.get_rng_state()
+            orders[seed, epoch, rank] = list(sampler)
+            assert torch.equal(torch.get_rng_state(), state)
+            assert list(sampler) == orders[seed, epoch, rank]
+    assert len({str(order) for order in orders.values()}) == 6
+    if make is RandomSampler:
+        for seed, epoch in ((0, 1), (0, 2), (1, 1)):
+            assert sorted(orders[seed, epoch, 0] + orders[seed, epoch, 1]) == list(range(10))

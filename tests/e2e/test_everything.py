@@ -3,6 +3,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from tests.e2e.bundle import INFERENCE, ROOT, run_warm
 from tests.e2e.datasets import picture
-from tests.files import write_picture
+from tests.files import write_nifti, write_picture
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +80,28 @@ def test_settings_reach_the_inferer(nuclei, folder):
     assert result.code == 0, result.err
     assert not np.asarray(Image.open(folder / "out" / "a_mask.png")).any()
     assert json.loads((folder / "out" / "a_prediction.json").read_text())["objects"] == []
+
+
+def test_a_volume_among_pictures_is_named_and_the_others_are_done(nuclei, folder):
+    """The message said so, and nothing was done."""
+    images = folder / "images"
+    images.mkdir()
+    for name in "ab":
+        shutil.copy(nuclei / "images" / f"{name}.png", images / f"{name}{name}.png")
+    write_nifti(images / "aa_volume.nii.gz", np.zeros((20, 30, 4), np.uint8))
+    result = run_warm("inferring", EVERYTHING, dataset_dir=images, output_dir=folder / "out", **WEIGHTS)
+    assert result.code == 1
+    assert "1 of 3 images failed, the others are done" in result.errors[-1]
+    assert f"{images}/aa_volume.nii.gz: slice None of a volume of 4" in result.errors[-1]
+    assert all((folder / "out" / f"{name}_mask.png").is_file() for name in ("aa", "bb"))
+
+
+def test_a_mask_that_cannot_be_written_is_named_and_the_others_are_done(nuclei, folder):
+    (folder / "out" / "a_mask.png").mkdir(parents=True)
+    result = run_warm("inferring", INFERENCE, dataset_dir=nuclei / "images", output_dir=folder / "out")
+    assert result.code == 1
+    assert "1 of 2 images failed, the others are done: " in result.errors[-1] and "a_mask.png" in result.errors[-1]
+    assert (folder / "out" / "b_mask.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,23 @@ def test_files_are_written_once_for_the_same_weights(write_copies, tmp_path):
     assert len(list((tmp_path / "exported").iterdir())) == 2
 
 
+def test_two_first_exports_at_once_keep_the_files_of_one(write_copies, tmp_path, monkeypatch):
+    """The second one deleted the files of the first, which was reading them."""
+    write, kept, network = backends.write_onnx, [], build_network(Settings("vitt", 64))
+
+    def second(network, folder):
+        monkeypatch.setattr(backends, "write_onnx", write)
+        with_backend(network, "onnxruntime", str(tmp_path))  # another process is done in the meantime
+        kept.extend(path for path in (tmp_path / "exported").iterdir() if path != folder)
+        (kept[0] / "read by another").touch()
+        write(network, folder)
+
+    monkeypatch.setattr(backends, "write_onnx", second)
+    with_backend(network, "onnxruntime", str(tmp_path))
+    assert list((tmp_path / "exported").iterdir()) == kept
+    assert (kept[0] / "read by another").exists()
+
+
 @pytest.mark.parametrize(
     ("backend", "folder", "said"),
     [("tensorrt", None, "backend is one of torch, onnxruntime"), ("openvino", "absent", "no exported network")],

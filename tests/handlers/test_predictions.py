@@ -28,7 +28,7 @@ def test_the_overlay_shows_what_the_table_lists(tmp_path, layout):
     labels = MetaTensor(labels, meta=dict(meta))
     points = {"points": [[110.0, 110.0]], "labels": [1], "predicted_iou": 0.5}
     write_entries(labels, [{"object": q, "slice": 0, **points} for q in range(1 if layout else 2)])
-    PredictionSaver(str(tmp_path / "out"), ToRGB(), layout).save(image, labels, "a")
+    PredictionSaver(str(tmp_path / "out"), loader=None, to_rgb=ToRGB(), layout=layout).save(image, labels, "a")
     rows = list(csv.DictReader((tmp_path / "out" / "a_objects.csv").open()))
     assert [row["id"] for row in rows] == ["1", "2"]
     picture = np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")).astype(int)  # (H, W, 3)
