@@ -20,7 +20,7 @@ from .axes import upright
 from .errors import InputError
 from .figures import overlay, panels, to_uint8
 from .inferers import PromptedSliceInferer
-from .networks import EfficientSAM, build_network, find_weights, load_weights, read_settings
+from .networks import EfficientSAM, find_weights, load
 from .prompts import Prompt, pad_prompts, read_entries
 from .transforms import LoadCheckedImaged, RequestPromptsd, ToRGBd
 
@@ -29,8 +29,7 @@ TITLES = {"vitt": "EfficientSAM-Ti", "vits": "EfficientSAM-S"}
 
 def load_network(backbone: str, path: str, image_size: int | None) -> EfficientSAM:
     """Build the network that a checkpoint describes, and load it."""
-    settings = read_settings(path, backbone=backbone, image_size=image_size)
-    return load_weights(build_network(settings), path).eval()
+    return load(path, backbone=backbone, image_size=image_size).eval()
 
 
 def draw_row(image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: Any) -> list[np.ndarray]:

@@ -23,7 +23,7 @@ from monai.data import save_net_with_metadata
 
 from .errors import InputError
 from .export.checks import check_torchscript
-from .networks import build_network, find_weights, load_weights, read_settings
+from .networks import find_weights, load
 
 ROOT = Path(__file__).parents[1]
 NAME = "efficientsam_adapter"
@@ -61,9 +61,8 @@ def build(weights: str, image_size: int | None, folder: Path) -> Path:
     models.mkdir()
     for path in (ROOT / "models" / "README.md", *(ROOT / "models").glob("*_base.pth")):
         shutil.copyfile(path, models / path.name)
-    settings = read_settings(weights, image_size=image_size)
-    network = load_weights(build_network(settings), weights).eval().requires_grad_(False)
-    torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, models / "model.pt")
+    network = load(weights, image_size=image_size).eval().requires_grad_(False)
+    torch.save({"model": network.state_dict(), "settings": network.settings.state_dict()}, models / "model.pt")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     save_net_with_metadata(torch.jit.script(network), str(models / "model.ts"), meta_values=metadata)
     config = ConfigParser.load_config_file(bundle / "configs" / "inference.yaml")

@@ -66,9 +66,7 @@ class ObjectDataset(CacheDataset):
         cache_rate: float = 0.0,
     ) -> None:
         for name in {*(classes or {}), *(name for pair in data for name in pair.get("classes", ()))} & RESERVED:
-            raise InputError(
-                f"a class cannot be called {name!r}, which tables call something else: rename it"
-            )
+            raise InputError(f"a class cannot be called {name!r}, which tables call something else: rename it")
         found, problems = find_objects(data, cache_dir)
         for problem in problems:
             logger.warning(f"left out: {problem}")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..data import find_inputs
 from ..errors import InputError
-from ..networks import EfficientSAM, build_network, find_weights, load_weights, read_settings
+from ..networks import EfficientSAM, find_weights, load
 from ..transforms import LoadCheckedImaged, ToRGB
 from .checks import check_pair, check_sam, check_torchscript, check_whole
 from .files import write_onnx, write_openvino, write_sam, write_torchscript
@@ -84,12 +84,11 @@ def main(argv: list[str] | None = None) -> None:
     if given.int8 and (given.form != "onnx" or not given.images):
         raise InputError("--int8 is of onnx, and calibrated on the pictures that --images gives")
     weights = given.ckpt_path or find_weights("models", None, ["model.pt"])
-    settings = read_settings(weights, image_size=given.image_size)
-    if settings.layout is not None and given.form == "sam":
+    network = load(weights, image_size=given.image_size).eval().requires_grad_(False)
+    if network.settings.layout is not None and given.form == "sam":
         raise InputError(
             "these weights answer with a mask for each class: export onnx, whose decoder gives all of them"
         )
-    network = load_weights(build_network(settings), weights).eval().requires_grad_(False)
     images = read_images(given.images, given.cache_dir, given.count)
     folder = Path(given.output_dir or f"models/{given.form}")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from .adapters import (
     train_only,
     trainable_parameters,
 )
+from .checkpoint import build_network, find_weights, load, load_to_train, load_weights, read_settings
 from .checkpointing import checkpoint_activations
 from .efficient_sam import EfficientSAM
-from .settings import SAMPLE, Settings, build_network, read_settings
-from .weights import find_weights, load_weights
+from .settings import SAMPLE, Settings
 
 __all__ = [
     "SAMPLE",
@@ -27,7 +27,9 @@ __all__ = [
     "checkpoint_activations",
     "disable_adapters",
     "find_weights",
+    "load",
     "load_adapter",
+    "load_to_train",
     "load_weights",
     "parameter_groups",
     "read_settings",

@@ -4,7 +4,11 @@
 Parameter names are those of yformer/EfficientSAM (Apache-2.0), so its checkpoints load as they are.
 """
 
-from typing import Optional, Union  # TorchScript reads Optional and Union, not the bar of PEP 604, in signatures
+from typing import (
+    TYPE_CHECKING,
+    Optional,
+    Union,
+)  # TorchScript reads Optional and Union, not the bar of PEP 604, in signatures
 
 import torch
 import torch.nn as nn
@@ -15,6 +19,9 @@ from ..errors import InputError
 from .image_encoder import PATCH_SIZE, ImageEncoder
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 BACKBONES = {"vitt": {"dim": 192, "num_heads": 3}, "vits": {"dim": 384, "num_heads": 6}}
 
@@ -34,6 +41,8 @@ class EfficientSAM(nn.Module):
         InputError: when the backbone is unknown or the size is not a positive multiple of 16.
     """
 
+    if TYPE_CHECKING:  # TorchScript would read it
+        settings: "Settings"  # that it was built from, by scripts.networks.build_network
     pixel_mean: Tensor
     pixel_std: Tensor
 

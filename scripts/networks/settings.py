@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint says of its network, and the network that is built from it."""
+"""What a checkpoint says of its network and of what it was trained on."""
 
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..class_layout import ClassLayout
+from ..crops import SmallObjects
 from ..errors import InputError
-from .adapters import adapter_settings, add_adapters, read_adapter_settings
-from .efficient_sam import BACKBONES, EfficientSAM
-from .weights import POSITIONS, read_checkpoint
-
-logger = logging.getLogger(__name__)
+from .adapters import adapter_settings
+from .efficient_sam import BACKBONES
 
 OF_DATA = ("classes", "intensity_range")  # another data set may have others
-
-
+OF_USE = ("crop",)  # a user may choose another
+NOTED = ("trained_on", "object_diameter")  # what a run says of itself, and nobody asks for
+CROP: dict[str, Any] = {each.name: each.default for each in fields(SmallObjects) if each.name != "image_size"}
 SAMPLE = "built-in sample"
 
 
@@ -69,6 +66,11 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         "two numbers, or nothing",
     ),
+    "crop": (
+        lambda value: isinstance(value, Mapping) and set(value) <= set(CROP) and all(map(_is_number, value.values())),
+        f"numbers by the names {', '.join(CROP)}",
+    ),
+    "object_diameter": (lambda value: value is None or (_is_number(value) and value >= 0), "a number, or nothing"),
     "trained_on": (lambda value: value is None or isinstance(value, str), "a text, or nothing"),
 }
 
@@ -78,14 +80,16 @@ class Settings:
     """Settings of a network and of what it was trained on, saved with its weights and from which it is built again.
 
     Args:
-        backbone: and
-        image_size: as of :class:`EfficientSAM`, and so
-        align_points.
+        backbone: of :class:`EfficientSAM`.
+        image_size: side of its own square grid in pixels.
+        align_points: whether prompts on small images lie where they were placed.
         adapters: their kind and its numbers, or nothing.
         class_masks: whether each class is answered by a mask of its own.
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
         classes: label ids of each class by name; nothing makes each id an object.
         intensity_range: (low, high) that become black and white; nothing takes percentiles.
+        crop: which objects are seen on a crop, and on what crop, as of :class:`scripts.crops.SmallObjects`.
+        object_diameter: of a disc as large as the mean object that it was trained on, in pixels of the images.
         trained_on: name of the data set, :data:`SAMPLE` for the bundle's own.
 
     Raises:
@@ -100,6 +104,8 @@ class Settings:
     mask_feedback: bool = True
     classes: dict[str, list[int]] | None = None
     intensity_range: list[float] | None = None
+    crop: dict[str, float] = field(default_factory=dict)
+    object_diameter: float | None = None
     trained_on: str | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +115,7 @@ class Settings:
                 raise InputError(f"{name} is {what}, got {value!r:.80}")
         if self.adapters is not None:
             self.adapters = adapter_settings(**self.adapters)
+        self.crop = {**CROP, **self.crop}
 
     def state_dict(self) -> dict[str, Any]:
         """Give the settings as a checkpoint holds them."""
@@ -121,9 +128,7 @@ class Settings:
             InputError: when it is of another network; both values are named.
         """
         for name, value in state_dict.items():
-            if name == "trained_on":  # a folder may move
-                continue
-            if value != getattr(self, name):
+            if name not in NOTED and value != getattr(self, name):
                 raise InputError(f"it has {name} {value}, but now it is {getattr(self, name)}: give the same again")
 
     @property
@@ -131,60 +136,11 @@ class Settings:
         """Return the layout of the classes that one prompt asks for, or nothing where it asks for one object."""
         return ClassLayout(self.classes or {}) if self.class_masks else None
 
+    @property
+    def cropper(self) -> SmallObjects:
+        """Return the rule of which objects are seen on a crop."""
+        return SmallObjects(self.image_size, self.crop["below"], self.crop["context"], int(self.crop["min_side"]))
 
-def build_network(settings: Settings | Mapping[str, Any]) -> EfficientSAM:
-    """Build the network that settings describe, with random weights and adapters that change nothing yet."""
-    if isinstance(settings, Mapping):
-        settings = Settings(**settings)
-    network = EfficientSAM(settings.backbone, settings.image_size, settings.align_points)
-    return network if settings.adapters is None else add_adapters(network, **settings.adapters)
-
-
-def read_settings(path: str | Path, **given: Any) -> Settings:
-    """Read the settings of a checkpoint.
-
-    Files without settings (upstream's, Medical-SAM-Adapter's, older ones of this bundle) tell their backbone and their
-    adapters by their tensors; the rest is as given, or as usual.
-
-    Args:
-        path: of the checkpoint, or ``"none"``.
-        given: settings that a user asks for; nothing asks for the file's.
-
-    Raises:
-        InputError: when the file is missing or unreadable, or is of a network with other settings than those given.
-    """
-    asked = {name: value for name, value in given.items() if value is not None}
-    if str(path) == "none":
-        return Settings(**asked)
-    checkpoint = read_checkpoint(Path(path))
-    known = checkpoint.settings
-    if known is None:
-        width = checkpoint.state[POSITIONS].shape[-1] if POSITIONS in checkpoint.state else None
-        known = {"adapters": read_adapter_settings(checkpoint.state)}
-        for backbone, numbers in BACKBONES.items():
-            if numbers["dim"] == width:
-                known["backbone"] = backbone
-        if checkpoint.image_size is not None:
-            known["image_size"] = checkpoint.image_size
-    if not isinstance(known, Mapping) or not all(isinstance(name, str) for name in known):
-        raise InputError(f"{path} holds settings that are not by name: give a checkpoint of this bundle")
-    unknown = [name for name in known if name not in TYPES]
-    if unknown:
-        raise InputError(f"{path} holds settings that this version has not ({', '.join(unknown)!r:.80}): upgrade it")
-    for name, value in asked.items():
-        held = known.get(name)
-        if name == "adapters" and held is not None:
-            value = {**held, **value}
-        if name not in known or value == held:
-            continue
-        if name not in OF_DATA:
-            raise InputError(
-                f"{path} is of a network with {name} {held}, but {name} {value} is asked for: leave the option out, or "
-                "give other weights"
-            )
-        if held is not None:
-            logger.warning(f"{path} was trained with {name} {held}, and is used with {value}")
-    try:
-        return Settings(**{**known, **{name: value for name, value in asked.items() if name != "adapters"}})
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    def noting(self, object_diameter: float) -> "Settings":
+        """Return the same settings with what a training found of its data."""
+        return replace(self, object_diameter=object_diameter)

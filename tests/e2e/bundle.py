@@ -66,7 +66,7 @@ def network_of(*files):
     """Build the network that config files name, as small as a run makes it, with the same random weights each time."""
     parser = ConfigParser()
     parser.read_config([str(ROOT / file) for file in files])
-    parser["image_size"] = SMALL["image_size"]
+    parser["image_size"], parser["pretrained"] = SMALL["image_size"], "none"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return train_only(parser.get_parsed_content("network_def"), parser.get_parsed_content("trainable"))

@@ -2,6 +2,7 @@
 """A checkpoint describes its network: what loads it builds the network from it, and a contradiction is refused."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from scripts.networks import (
     Settings,
     add_adapters,
     build_network,
+    load,
+    load_to_train,
     load_weights,
     read_settings,
     train_only,
 )
+from scripts.networks.settings import TYPES
 from tests.networks.recipe import recipe_images, recipe_state, upstream_state
 
 
@@ -97,8 +101,84 @@ def test_an_older_checkpoint_tells_its_size_and_its_adapters(save):
     assert settings.adapters == {"kind": "bottleneck", "ratio": 0.5, "scale": 0.5, "decoder": True}
 
 
-def test_without_weights_settings_are_as_given():
-    assert read_settings("none", image_size=64) == Settings(image_size=64)
+def test_without_weights_settings_are_as_given_and_training_can_begin():
+    network = load_to_train("none", image_size=64, crop={"below": None})
+    assert network.settings == Settings(image_size=64)
+    for answer in (load, read_settings, lambda path: load_weights(network, path)):
+        with pytest.raises(InputError, match="would answer by random numbers"):
+            answer("none")
+
+
+FINE_TUNE = Settings(
+    image_size=64,
+    align_points=False,
+    adapters=WIDE,
+    class_masks=True,
+    mask_feedback=False,
+    classes={"disc": [1, 2], "cup": [2]},
+    intensity_range=[-175, 250],
+    crop={"below": 32},
+    trained_on="abdomen",
+    object_diameter=17.5,
+)
+
+
+def test_training_goes_on_with_the_settings_of_what_it_starts_from_and_says_them(save, caplog):
+    """A window, classes and a scale of adapters were dropped without a word, and the result was served."""
+    network, checkpoint = saved(FINE_TUNE)
+    path = save(checkpoint)
+    nothing = dict.fromkeys(("backbone", "image_size", "classes", "class_masks", "intensity_range", "mask_feedback"))
+    asked = {"adapters": {"kind": "bottleneck", "ratio": None, "scale": None, "decoder": True}, "crop": {"below": None}}
+    with caplog.at_level(logging.INFO, "scripts"):
+        again = load_to_train(path, **nothing, **asked, trained_on="here")
+    assert again.settings == replace(FINE_TUNE, trained_on="here")
+    assert torch.equal(again.eval()(recipe_images(1)), network.eval()(recipe_images(1)))
+    told = [message for message in caplog.messages if f"as of {path}" in message]
+    names = {"image_size", "align_points", "classes", "class_masks", "intensity_range", "mask_feedback"}
+    assert {message.split()[0] for message in told} == names
+
+
+@pytest.mark.parametrize(
+    ("asked", "changed"),
+    [
+        ({"image_size": 80}, {"image_size": 80}),
+        ({"intensity_range": "none"}, {"intensity_range": None}),
+        ({"classes": {"lens": [3]}, "class_masks": False}, {"classes": {"lens": [3]}, "class_masks": False}),
+        ({"adapters": {"scale": 0.5}}, {"adapters": {**WIDE, "scale": 0.5}}),
+        ({"crop": {"below": 0}}, {"crop": {**FINE_TUNE.crop, "below": 0}}),
+    ],
+    ids=str,
+)
+def test_training_takes_what_is_asked_for_instead_and_says_so(save, caplog, asked, changed):
+    path = save(saved(FINE_TUNE)[1])
+    with caplog.at_level(logging.INFO, "scripts"):
+        network = load_to_train(path, **asked)
+    assert network.settings == replace(FINE_TUNE, **changed)
+    told = [message.split()[0] for message in caplog.messages if "from now on" in message]
+    assert set(told) == set(changed)
+
+
+def test_adapters_are_added_to_weights_that_have_none(save):
+    path = save(saved(Settings(image_size=64))[1])
+    network = load_to_train(path, adapters={"kind": "bottleneck", "ratio": None, "decoder": True})
+    assert network.settings.adapters == {"kind": "bottleneck", "ratio": 0.25, "scale": 0.5, "decoder": True}
+    plain = load(path)
+    assert torch.equal(network.eval()(recipe_images(1)), plain.eval()(recipe_images(1)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"backbone": "vits"}, "holds backbone vitt"),
+        ({"adapters": "none"}, "holds adapters but the network has none"),
+        ({"adapters": {"ratio": 0.25}}, "does not fit the network"),
+    ],
+    ids=str,
+)
+def test_training_cannot_make_another_network_of_weights(save, asked, says):
+    path = save(saved(FINE_TUNE)[1])
+    with pytest.raises(InputError, match=says):
+        load_to_train(path, **asked)
 
 
 def test_a_run_with_other_settings_is_not_resumed():
@@ -164,8 +244,8 @@ def test_a_checkpoint_with_a_setting_of_another_type_is_refused_by_name(tmp_path
     _, checkpoint = saved(Settings(image_size=64))
     checkpoint["settings"][name] = value
     torch.save(checkpoint, tmp_path / "model.pt")
-    if name == "trained_on" and isinstance(value, str):  # a name, which nothing reads
-        assert read_settings(tmp_path / "model.pt").trained_on == value
+    if name in TYPES and TYPES[name][0](value):  # a name or a number that nothing reads as more
+        assert getattr(read_settings(tmp_path / "model.pt"), name) == value
         return
     with pytest.raises(InputError, match=rf"model\.pt.*{'adapters' if name == 'adapters' else name}"):
         read_settings(tmp_path / "model.pt")

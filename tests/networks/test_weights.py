@@ -171,16 +171,6 @@ def test_older_weights_saved_at_another_image_size_load_with_a_warning(states, s
         assert "was saved at image_size 80 and is used at 64" in warnings[0]
 
 
-def test_none_keeps_the_network_and_warns(caplog):
-    network = build()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert load_weights(network, "none", from_nothing=True) is network
-    equal(network.state_dict(), before)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    with pytest.raises(InputError, match="random numbers"):
-        load_weights(network, "none")
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(save, states, value):
     state = {name: tensor.clone() for name, tensor in states["vitt"].items()}

@@ -17,7 +17,6 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
 
 from scripts.cli import as_values
-from scripts.networks import read_settings
 
 from .errors import RequestError
 from .weights import BUNDLE, FINE_TUNE, MODELS, PREVIOUS, find_weights, offered
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 RUNS = MODELS / "label_runs"
 STATS = RUNS / "train_stats.json"
-OF_NETWORK = ("backbone", "image_size", "adapters", "mask_feedback")
 SERVER = os.getppid()  # of the process that trains
 
 
@@ -74,9 +72,7 @@ class Trainer(TrainTask):
         run = RUNS / time.strftime("%Y%m%d-%H%M%S")
         run.mkdir(parents=True)
         start = find_weights(request.get("model_filename"))
-        settings = read_settings(start)
-        values = {name: getattr(settings, name) for name in OF_NETWORK}
-        values |= {"pretrained": str(start), "bundle_root": str(BUNDLE), "device": request.get("device", "cpu")}
+        values = {"pretrained": str(start), "bundle_root": str(BUNDLE), "device": request.get("device", "cpu")}
         values |= {"ckpt_dir": str(run), "output_dir": str(run / "eval"), "trained_on": "labels"}
         values |= {"train#trainer#max_epochs": request.get("max_epochs", 10)}
         values |= {"train#dataset#data": parts[0], "validate#dataset#data": parts[1]}

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door for checkpoints: from a file to the network that it describes, strictly, and saying what was done."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .adapters import adapter_modules, add_adapters, load_adapter, read_adapter_settings
+from .checkpoint_file import Checkpoint, read_checkpoint
+from .efficient_sam import BACKBONES, EfficientSAM
+from .settings import NOTED, OF_DATA, OF_USE, TYPES, Settings
+
+logger = logging.getLogger(__name__)
+
+MODELS = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
+POSITIONS = "image_encoder.pos_embed"
+
+
+def find_weights(folder: str | Path, backbone: str | None = None, names: tuple[str, ...] | list[str] = ()) -> str:
+    """Pick the best weights present: the given names first, then upstream's, then the ones shipped with the bundle.
+
+    Args:
+        folder: where weights lie.
+        backbone: ``"vitt"`` (also for nothing) or ``"vits"``.
+        names: file names to prefer, best first.
+
+    Returns:
+        The path of the first that exists.
+
+    Raises:
+        InputError: when none does.
+    """
+    backbone = backbone or "vitt"
+    for name in (*names, f"efficient_sam_{backbone}.pth", f"efficient_sam_{backbone}_base.pth"):
+        path = Path(folder) / name
+        if path.is_file():
+            return str(path)
+    raise InputError(
+        f"there are no weights of {backbone} in {folder}: give a checkpoint, fetch upstream's by python -m "
+        "monai.bundle download_large_files --bundle_path . or, to train from nothing, --pretrained none"
+    )
+
+
+def load(path: str | Path, **asked: Any) -> EfficientSAM:
+    """Build the network that a checkpoint describes, and load it.
+
+    Args:
+        path: of the checkpoint.
+        asked: settings that a user asks for; nothing takes the file's.
+
+    Returns:
+        The network, with its :class:`Settings` as ``settings``.
+
+    Raises:
+        InputError: when the file cannot be loaded, or is of a network with other settings than those asked for.
+    """
+    checkpoint = read_checkpoint(_given(path))
+    network = build_network(choose_settings(checkpoint, path, asked))
+    return load_checkpoint(network, checkpoint, Path(path))
+
+
+def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
+    """Build the network that training goes on with, and load it.
+
+    It has the settings of the checkpoint, unless others are asked for, and adapters that are asked for are added.
+    Each difference is logged.
+
+    Args:
+        path: of the checkpoint, or ``"none"``, which keeps random numbers.
+        asked: settings; nothing takes the file's, else the usual ones, and ``"none"`` takes nothing.
+
+    Returns:
+        The network, with its :class:`Settings` as ``settings``.
+
+    Raises:
+        InputError: when the file cannot be loaded, or cannot be what is asked for.
+    """
+    given = {name: None if value == "none" else value for name, value in asked.items() if value is not None}
+    if str(path) == "none":
+        logger.warning("no pretrained weights: the network starts from random numbers")
+        return build_network(Settings(**_merged({}, given)))
+    checkpoint = read_checkpoint(Path(path))
+    held = known_settings(checkpoint, path)
+    settings = Settings(**_merged(held, given))
+    for name, value in settings.state_dict().items():
+        if name in NOTED:
+            continue
+        usual = getattr(Settings(), name)
+        if name in held and name in given and getattr(Settings(**held), name) not in (value, None):
+            logger.info(f"{name} is {value} from now on: {path} was trained with {held[name]}")
+        elif name in held and name not in given and value != usual:
+            logger.info(f"{name} is {value}, as of {path}")
+    return load_checkpoint(build_network(settings), checkpoint, Path(path))
+
+
+def build_network(settings: Settings | Mapping[str, Any]) -> EfficientSAM:
+    """Build the network that settings describe, with random weights and adapters that change nothing yet."""
+    if isinstance(settings, Mapping):
+        settings = Settings(**settings)
+    network = EfficientSAM(settings.backbone, settings.image_size, settings.align_points)
+    if settings.adapters is not None:
+        add_adapters(network, **settings.adapters)
+    network.settings = settings
+    return network
+
+
+def read_settings(path: str | Path, **asked: Any) -> Settings:
+    """Read the settings of a checkpoint alone; see :func:`load`."""
+    return choose_settings(read_checkpoint(_given(path)), path, asked)
+
+
+def _given(path: str | Path) -> Path:
+    """Refuse to answer without weights, which only training can begin from."""
+    if str(path) == "none":
+        raise InputError("without weights the network would answer by random numbers: give a checkpoint")
+    return Path(path)
+
+
+def known_settings(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
+    """Return what a checkpoint says of its network.
+
+    Files without settings (upstream's, Medical-SAM-Adapter's, older ones of this bundle) tell their backbone and their
+    adapters by their tensors, and no more.
+
+    Args:
+        checkpoint: of a file.
+        path: of it, for errors.
+
+    Returns:
+        Settings by name, those that are known.
+
+    Raises:
+        InputError: when they are not of this version, or of another type.
+    """
+    known = checkpoint.settings
+    if known is None:
+        width = checkpoint.state[POSITIONS].shape[-1] if POSITIONS in checkpoint.state else None
+        known = {"adapters": read_adapter_settings(checkpoint.state)}
+        for backbone, numbers in BACKBONES.items():
+            if numbers["dim"] == width:
+                known["backbone"] = backbone
+        if checkpoint.image_size is not None:
+            known["image_size"] = checkpoint.image_size
+    if not isinstance(known, Mapping) or not all(isinstance(name, str) for name in known):
+        raise InputError(f"{path} holds settings that are not by name: give a checkpoint of this bundle")
+    unknown = [name for name in known if name not in TYPES]
+    if unknown:
+        raise InputError(f"{path} holds settings that this version has not ({', '.join(unknown)!r:.80}): upgrade it")
+    try:
+        Settings(**known)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return dict(known)
+
+
+def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str, Any]) -> Settings:
+    """Choose the settings of a network that answers: the file's, and what is asked for where the file says nothing.
+
+    Args:
+        checkpoint: of a file.
+        path: of it, for errors.
+        asked: settings that a user asks for; nothing takes the file's.
+
+    Raises:
+        InputError: when the file is of a network with other settings than those asked for.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    known = known_settings(checkpoint, path)
+    chosen = Settings(**_merged(known, given))
+    for name in given.keys() & known.keys():
+        held, value = getattr(Settings(**known), name), getattr(chosen, name)
+        if value == held or name in OF_USE:
+            continue
+        if name not in OF_DATA:
+            raise InputError(
+                f"{path} is of a network with {name} {held}, but {name} {value} is asked for: leave the option out, or "
+                "give other weights"
+            )
+        if held is not None:
+            logger.warning(f"{path} was trained with {name} {held}, and is used with {value}")
+    return chosen
+
+
+def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put given settings over known ones, and of those that have parts, such as adapters, the given parts."""
+    merged = dict(known)
+    for name, value in given.items():
+        if isinstance(value, Mapping) and name != "classes":
+            value = {key: part for key, part in value.items() if part is not None}
+            held = known.get(name) or {}
+            value = {**held, **value} if value.get("kind", held.get("kind")) == held.get("kind") else value
+        merged[name] = value
+    return merged
+
+
+@dataclass(frozen=True)
+class AddedPart:
+    """A part of the network that upstream has not, and that a checkpoint may lack as a whole: it starts at zero."""
+
+    name: str
+    tensors: list[str]
+    is_fresh: bool
+
+
+def added_parts(network: EfficientSAM) -> list[AddedPart]:
+    """List the parts of a network that upstream has not."""
+    parts = []
+    for name, half in (("adapters", "image_encoder"), ("decoder adapters", "mask_decoder")):
+        modules = {f"{half}.{key}": m for key, m in adapter_modules(network.get_submodule(half)).items()}
+        tensors = [f"{key}.{own}" for key, module in modules.items() for own in module.adapter_parameters()]
+        if modules:
+            parts.append(AddedPart(name, tensors, all(module.is_fresh() for module in modules.values())))
+    encoder = network.prompt_encoder
+    corrections = [
+        f"prompt_encoder.{part}.{key}" for part in encoder.CORRECTIONS for key in getattr(encoder, part).state_dict()
+    ]
+    return [*parts, AddedPart("background clicks and mask feedback", corrections, encoder.is_uncorrected())]
+
+
+def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
+    """Load a checkpoint strictly, and log what was loaded.
+
+    Args:
+        network: an :class:`EfficientSAM`, with or without adapters; changed in place.
+        path: an upstream checkpoint (``.pt``, or zipped as upstream ships S), one of this bundle (an ``adapter.pth``
+            finds its base beside it or among the bundle's), or one of Medical-SAM-Adapter.
+
+    Returns:
+        The same network.
+
+    Raises:
+        InputError: when the file is missing, unreadable, of another backbone or model, holds what is no number, or does
+            not fit exactly. Only what upstream has not may be missing, a whole part at a time: it starts at zero, which
+            changes nothing.
+    """
+    return load_checkpoint(network, read_checkpoint(_given(path)), Path(path))
+
+
+def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -> EfficientSAM:
+    """Load what was read of a file; see :func:`load_weights`."""
+    if "adapter" in checkpoint.whole:
+        name = checkpoint.whole["base"]["name"]
+        base = next((p for p in (path.parent / name, MODELS / name) if p.is_file()), path.parent / name)
+        logger.info(f"{path} is put on {base}")
+        return load_adapter(load_weights(network, base), checkpoint.whole, path)
+
+    state, notes, image_size = checkpoint.state, checkpoint.notes, checkpoint.image_size
+    _check_backbone(network, state, path)
+    if image_size not in (None, network.image_size):
+        logger.warning(
+            f"{path} was saved at image_size {image_size} and is used at {network.image_size}: expect other results, "
+            f"or set image_size to {image_size}"
+        )
+    own = network.state_dict()
+    missing = [k for k in own if k not in state]
+    unexpected = [k for k in state if k not in own]
+    parts = added_parts(network)
+    held = read_adapter_settings(state) or {}
+    for name, is_held in (("adapters", bool(held)), ("decoder adapters", held.get("decoder", False))):
+        if is_held and name not in [part.name for part in parts]:
+            raise InputError(f"{path} holds {name} but the network has none: add {name} to the network before loading")
+    for part in parts:
+        if not any(key in state for key in part.tensors):
+            if not part.is_fresh:
+                raise InputError(f"{path} has no {part.name} but the network's are trained: load it into a new network")
+            notes.append(f"{len(part.tensors)} tensors of {part.name} are not in it and start at zero")
+            missing = [k for k in missing if k not in part.tensors]
+    if missing or unexpected:
+        raise InputError(
+            f"{path} does not fit the network: {_listing('missing', missing)}, {_listing('unexpected', unexpected)}; "
+            "give a checkpoint of the same model and kind of fine-tuning"
+        )
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise InputError(
+                f"{path} does not fit the network: {key} is {tuple(value.shape)} in the file and "
+                f"{tuple(own[key].shape)} in the network; give the same settings as it was trained with"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{path} is broken: {key} holds NaN or infinity; give the weights of an earlier epoch")
+    network.load_state_dict({**own, **state}, strict=True)
+    logger.info("; ".join([f"loaded {len(state)} tensors from {path}", *notes]))
+    return network
+
+
+def _check_backbone(network: EfficientSAM, state: dict[str, Tensor], path: Path) -> None:
+    """Refuse weights of another backbone by name, before shapes are compared one by one."""
+    if POSITIONS not in state:
+        raise InputError(f"{path} is not an EfficientSAM checkpoint: it has no {POSITIONS}")
+    if state[POSITIONS].dim() != 3:
+        return
+    width, own = state[POSITIONS].shape[2], BACKBONES[network.backbone]["dim"]
+    if width != own:
+        names = {kind["dim"]: name for name, kind in BACKBONES.items()}
+        seen = f"backbone {names[width]}" if width in names else "another backbone"
+        raise InputError(
+            f"{path} holds {seen} (embedding width {width}) but the network is {network.backbone} ({own}): "
+            f"set the backbone to the file's, or give weights of {network.backbone}"
+        )
+
+
+def _listing(word: str, keys: list[str]) -> str:
+    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    return f"{len(keys)} tensors {word} ({shown})" if keys else f"none {word}"
