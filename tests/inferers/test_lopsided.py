@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from scripts.data import ObjectDataset
+from scripts.networks import Settings
 from tests.files import write_dicom, write_itk, write_nifti, write_picture, write_series
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 
@@ -125,7 +126,7 @@ PAIRS = {
 
 def dataset_of(folder, image, label, transforms):
     """Make the data set of one pair as configs/train.yaml does."""
-    parser = config("train.yaml", image_size=48)
+    parser = config("train.yaml", image_size=48, pretrained="none")
     data = [{"image": str(image(folder)), "label": str(label(folder))}]
     transform = parser.get_parsed_content(f"{transforms}#preprocessing")
     return ObjectDataset(data, transform, cache_dir=str(folder / "cache"))
@@ -182,9 +183,7 @@ def predict(folder, dataset_dir, **settings):
         dataset_dir=str(dataset_dir),
         output_dir=str(output),
         cache_dir=str(folder / "cache"),
-        ckpt_path="none",
-        image_size=IMAGE_SIZE,
-        crop=None,
+        settings=Settings(image_size=IMAGE_SIZE, crop={"below": 0}),
         device="cpu",
         network=network,
         **settings,
