@@ -284,7 +284,8 @@ def parse(*files, **settings):
 def prepared(tmp_path, part, **settings):
     """The data set that configs/train.yaml and configs/data/refuge.yaml make of four images and two."""
     settings = {"bundle_root": str(tmp_path), "dataset_dir": str(make_refuge(tmp_path / "data")), **settings}
-    return parse("train.yaml", "data/refuge.yaml", image_size=64, pretrained="none", **settings).get_parsed_content(f"{part}#dataset")
+    parser = parse("train.yaml", "data/refuge.yaml", image_size=64, pretrained="none", **settings)
+    return parser.get_parsed_content(f"{part}#dataset")
 
 
 def test_training_gives_soft_masks_of_the_raters_with_prompts_in_the_majority(tmp_path):
