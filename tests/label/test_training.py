@@ -3,6 +3,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -20,6 +21,14 @@ pytestmark = pytest.mark.slow
 
 BASE = ROOT / "models" / "efficient_sam_vitt_base.pth"
 CLICK = {"foreground": [[20, 24, 0]]}
+FINE_TUNE = Settings(
+    image_size=128,
+    align_points=False,
+    adapters={"kind": "bottleneck", "ratio": 0.5, "scale": 0.7, "decoder": True},
+    classes={"lesion": [1, 2]},
+    intensity_range=[10, 240],
+    trained_on="lesions",
+)
 
 
 @pytest.fixture
@@ -28,10 +37,9 @@ def server(tmp_path):
     require_environment()
     make_lesions(tmp_path / "Patient #1 @x %y $z", 6)
     root = copy_bundle(tmp_path)
-    settings = Settings(image_size=128, adapters={"kind": "bottleneck", "ratio": 0.5})
     torch.manual_seed(0)
-    network = load_weights(build_network(settings), BASE)
-    torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, root / "models" / "model.pt")
+    network = load_weights(build_network(FINE_TUNE), BASE)
+    torch.save({"model": network.state_dict(), "settings": FINE_TUNE.state_dict()}, root / "models" / "model.pt")
     server = Server(root, str(tmp_path / "Patient #1 @x %y $z")).start()
     yield server
     server.stop()
@@ -66,7 +74,8 @@ def test_a_training_serves_its_weights_and_keeps_those_before(server, tmp_path):
     assert digest(models / "model.pt") != old == digest(models / "previous.pth")
     assert digest(models / BASE.name) == digest(BASE)
     new = torch.load(models / "model.pt", weights_only=True)["settings"]
-    assert (new["image_size"], new["adapters"]["ratio"]) == (128, 0.5)
+    assert new.pop("object_diameter") > 0
+    assert Settings(**new) == replace(FINE_TUNE, trained_on="labels")  # all of what training began from
     assert sorted(path.name for path in (models / "label_runs").iterdir()) == ["train_stats.json"]
 
     assert server.infer("lesion_5", **CLICK)[0].any()
