@@ -16,12 +16,12 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from .axes import upright
 from .errors import InputError
-from .figures import overlay, panels, to_uint8
 from .inferers import PromptedSliceInferer
+from .io.axes import upright
 from .networks import EfficientSAM, find_weights, load
-from .prompts import Prompt, pad_prompts, read_entries
+from .prompts.form import Prompt, pad_prompts, read_entries
+from .reports.overlays import overlay, panels, to_uint8
 from .transforms import LoadCheckedImaged, RequestPromptsd, ToRGBd
 
 TITLES = {"vitt": "EfficientSAM-Ti", "vits": "EfficientSAM-S"}
@@ -38,7 +38,7 @@ def draw_row(image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: An
     Args:
         image: (C, X, Y[, Z]) as read.
         networks: by backbone.
-        prompts: ``points``, ``boxes`` and ``slice`` as in :func:`scripts.prompts.read_prompts`, all on one slice.
+        prompts: ``points``, ``boxes`` and ``slice`` as in :func:`scripts.prompts.form.read_prompts`, all on one slice.
 
     Returns:
         One (H, W, 3) uint8 picture for the prompt and one for each network.

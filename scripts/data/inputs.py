@@ -15,9 +15,9 @@ from monai.utils import string_list_all_gather
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..dicom import series_files
 from ..errors import InputError
-from ..prompts import box_prompt, click_prompt
+from ..io.dicom import series_files
+from ..prompts.form import box_prompt, click_prompt
 from .datalists import find_datalist
 from .listing import IMAGE_SUFFIXES, beside, image_suffix, list_images
 

@@ -12,10 +12,10 @@ import nibabel
 from monai.data import partition_dataset
 from PIL import Image
 
-from ..dicom import is_dicom, series_files
 from ..errors import InputError
-from ..nifti import is_nifti
-from ..transforms.pictures import PICTURE_SUFFIXES
+from ..io.dicom import is_dicom, series_files
+from ..io.nifti import is_nifti
+from ..io.pictures import PICTURE_SUFFIXES
 
 Label = str | list[list[str]]  # a file of ids, or for each class the mask of each rater
 Pair = dict[str, Any]  # {"image": str, "label": Label}

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from monai.data import CacheDataset
 
-from ..cases import SIZES, WHOLE, Case, read_case, write_case
-from ..class_layout import ClassLayout
 from ..errors import InputError
-from ..file_state import file_state
-from ..transforms.grids import on_grid_of
-from ..transforms.reading import LoadCheckedImaged, label_values, spatial_shape
+from ..io.file_state import file_state
+from ..io.grids import on_grid_of
+from ..io.reading import LoadCheckedImaged, label_values, spatial_shape
+from ..prompts.cases import SIZES, WHOLE, Case, read_case, write_case
+from ..prompts.class_layout import ClassLayout
 from .listing import Label, Pair, short_names
 
 logger = logging.getLogger(__name__)

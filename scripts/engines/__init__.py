@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated user of training and of evaluation, and prediction that goes on."""
 
-from .corrections import correction_click
+from ..prompts.corrections import correction_click
 from .evaluation import SimulatedUser
 from .prediction import AttemptEach
 from .training import IterativeClicks

@@ -9,13 +9,13 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..class_layout import ClassLayout
-from ..crops import SmallObjects
 from ..inferers.session import PromptSession
 from ..losses.mask_loss import mask_iou
 from ..networks.promptable import Promptable
-from ..prompts import BACKGROUND, Prompt
-from .corrections import correction_click
+from ..prompts.class_layout import ClassLayout
+from ..prompts.corrections import correction_click
+from ..prompts.crops import SmallObjects
+from ..prompts.form import BACKGROUND, Prompt
 
 
 class SimulatedUser(nn.Module):

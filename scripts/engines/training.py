@@ -6,10 +6,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..class_layout import ClassLayout
 from ..networks.promptable import Promptable
-from ..prompts import PADDING
-from .corrections import correction_click
+from ..prompts.class_layout import ClassLayout
+from ..prompts.corrections import correction_click
+from ..prompts.form import PADDING
 
 RoundOutput = tuple[Tensor, Tensor, Tensor, Tensor]  # logits, predicted IoU, points and their labels
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks import EfficientSAM
-from ..prompts import alignment
+from ..prompts.form import alignment
 
 FRAME = 1024  # of segment-anything: the longer side of its images, in whose pixels its prompts are
 SAM_MASK = 256  # side of its low-resolution masks
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
         return logits.unflatten(0, (batch, queries)), iou.unflatten(0, (batch, queries))
 
     def place(self, points: Tensor, point_labels: Tensor, size: Tensor) -> Tensor:
-        """Bring points to pixels of the network's image, whose size is a tensor (scripts.prompts.align_points)."""
+        """Bring points to pixels of the network's image, whose size is a tensor (scripts.prompts.form.align_points)."""
         side, across = self.network.image_size, size.flip(0)  # (W, H)
         if self.network.prompt_encoder.align_points:
             points = points + alignment(point_labels).unsqueeze(-1) * (1 - (across / side).clamp(max=1))

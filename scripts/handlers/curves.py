@@ -10,7 +10,7 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from ..plots import plot_training
+from ..reports.curves import plot_training
 
 
 class TrainingCurves:

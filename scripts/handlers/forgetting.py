@@ -10,9 +10,9 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from ..class_layout import ClassLayout
 from ..errors import InputError
 from ..networks import EfficientSAM, load_weights
+from ..prompts.class_layout import ClassLayout
 from .rows import EvaluatedRows
 
 logger = logging.getLogger(__name__)

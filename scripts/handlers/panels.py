@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from ..cases import read_case
-from ..figures import overlay, panels, to_uint8
+from ..prompts.cases import read_case
+from ..reports.overlays import overlay, panels, to_uint8
 
 
 class ValidationPanels:

@@ -17,17 +17,17 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 from PIL import Image
 
-from ..axes import upright
-from ..class_layout import ClassLayout
 from ..data.inputs import InputLoader
-from ..dicom import write_segmentation
 from ..errors import InputError
-from ..figures import PALETTE, overlay, to_uint8
-from ..nifti import is_nifti, save_like
-from ..prompts import Entry, Prompt, pad_prompts, read_entries
+from ..io.axes import upright
+from ..io.dicom import write_segmentation
+from ..io.nifti import is_nifti, save_like
+from ..io.object_table import list_objects, write_objects
+from ..io.pictures import PICTURE_SUFFIXES
+from ..prompts.class_layout import ClassLayout
+from ..prompts.form import Entry, Prompt, pad_prompts, read_entries
+from ..reports.overlays import PALETTE, overlay, to_uint8
 from ..transforms.merge_logits import PROBABILITY_KEY
-from ..transforms.pictures import PICTURE_SUFFIXES
-from .object_table import list_objects, write_objects
 
 logger = logging.getLogger(__name__)
 

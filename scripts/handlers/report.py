@@ -8,8 +8,8 @@ from pathlib import Path
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..plots import plot_dice_by_clicks
-from ..reports import dice_by_clicks, format_table, summarize, write_rows
+from ..reports.curves import plot_dice_by_clicks
+from ..reports.tables import dice_by_clicks, format_table, summarize, write_rows
 from .rows import EvaluatedRows
 
 logger = logging.getLogger(__name__)

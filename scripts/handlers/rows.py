@@ -5,8 +5,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
-from ..cases import read_case
-from ..reports import Columns, Row, align, list_rows
+from ..prompts.cases import read_case
+from ..reports.tables import Columns, Row, align, list_rows
 
 
 class EvaluatedRows:

@@ -16,12 +16,12 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from ..axes import upright
-from ..class_layout import ClassLayout
-from ..crops import SmallObjects
 from ..errors import InputError
+from ..io.axes import upright
 from ..networks.promptable import Promptable
-from ..prompts import FOREGROUND, Prompt, pad_prompts, write_entries
+from ..prompts.class_layout import ClassLayout
+from ..prompts.crops import SmallObjects
+from ..prompts.form import FOREGROUND, Prompt, pad_prompts, write_entries
 from .instances import Found, number_instances, stability_score, suppress
 from .session import CHUNK, PromptSession
 

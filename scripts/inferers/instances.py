@@ -10,7 +10,7 @@ from monai.data.box_utils import non_max_suppression
 from scipy import ndimage, sparse
 from torch import Tensor
 
-from ..prompts import Prompt
+from ..prompts.form import Prompt
 
 STABILITY_OFFSET = 1.0  # of logits, to both sides of the threshold (SAM's default)
 

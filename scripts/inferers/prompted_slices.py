@@ -12,12 +12,12 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from ..axes import upright
-from ..class_layout import ClassLayout
-from ..crops import SmallObjects
-from ..file_state import file_state
+from ..io.axes import upright
+from ..io.file_state import file_state
 from ..networks.promptable import Promptable
-from ..prompts import PREVIOUS_KEY, Entry, Prompt, asks, read_entries, write_entries
+from ..prompts.class_layout import ClassLayout
+from ..prompts.crops import SmallObjects
+from ..prompts.form import PREVIOUS_KEY, Entry, Prompt, asks, read_entries, write_entries
 from ..transforms.intensity import ToRGB
 from .session import NOTHING, PromptSession
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crops import Box, Crop, SmallObjects, box_around, holds, mask_box, wider
 from ..networks.promptable import Promptable
-from ..prompts import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
+from ..prompts.crops import Box, Crop, SmallObjects, box_around, holds, mask_box, wider
+from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
 
 NOTHING = -100.0  # logit outside the part of the image that was looked at
 SURE = 10.0  # logit of a mask that a user gives

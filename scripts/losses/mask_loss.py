@@ -6,8 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..class_layout import ClassLayout
-from ..prompts import SHARED
+from ..prompts.class_layout import ClassLayout
+from ..prompts.form import SHARED
 
 
 class PromptedMaskLoss(nn.Module):

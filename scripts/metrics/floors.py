@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..prompts import BOTTOM_RIGHT, INSIDE, TOP_LEFT
+from ..prompts.form import BOTTOM_RIGHT, INSIDE, TOP_LEFT
 
 
 class FloorOfPrompt:

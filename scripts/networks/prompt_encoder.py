@@ -13,7 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..prompts import align_points
+from ..prompts.form import align_points
 from .image_encoder import LayerNorm2d
 
 NUM_SLOTS = 6  # upstream pads or cuts every prompt to six points, and the padding takes part in attention
@@ -45,7 +45,7 @@ class PromptEncoder(nn.Module):
         grid: side T of the image embedding.
         dim: width of the tokens.
         align_points: put prompts where they were placed on images smaller than the network's, as
-            :func:`scripts.prompts.align_points` does, and not where upstream's scaling leaves them.
+            :func:`scripts.prompts.form.align_points` does, and not where upstream's scaling leaves them.
     """
 
     CORRECTIONS = ("background_embeddings", "no_mask_embed", "mask_downscaling")  # what upstream has not

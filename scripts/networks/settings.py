@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ..class_layout import ClassLayout
-from ..crops import SmallObjects
 from ..errors import InputError
+from ..prompts.class_layout import ClassLayout
+from ..prompts.crops import SmallObjects
 from .adapters import adapter_settings
 from .efficient_sam import BACKBONES
 
@@ -88,7 +88,7 @@ class Settings:
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
         classes: label ids of each class by name; nothing makes each id an object.
         intensity_range: (low, high) that become black and white; nothing takes percentiles.
-        crop: which objects are seen on a crop, and on what crop, as of :class:`scripts.crops.SmallObjects`.
+        crop: which objects are seen on a crop, and on what crop, as of :class:`scripts.prompts.crops.SmallObjects`.
         object_diameter: of a disc as large as the mean object that it was trained on, in pixels of the images.
         trained_on: name of the data set, :data:`SAMPLE` for the bundle's own.
 

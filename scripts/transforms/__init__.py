@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transforms that MONAI lacks: checked reading, intensities, masks of objects, prompts."""
 
+from ..io.reading import LoadCheckedImaged
 from .intensity import ToRGB, ToRGBd
 from .merge_logits import MergeLogitsd
 from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
-from .reading import LoadCheckedImaged
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
 

@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from ..class_layout import ClassLayout
+from ..prompts.class_layout import ClassLayout
 
 PROBABILITY_KEY = "probability"
 

@@ -10,11 +10,11 @@ from monai.transforms import Randomizable, Transform
 from scipy import ndimage
 from torch import Tensor
 
-from ..axes import upright
-from ..class_layout import ClassLayout
-from ..crops import SmallObjects, mask_box
-from .grids import on_grid_of
-from .reading import label_values
+from ..io.axes import upright
+from ..io.grids import on_grid_of
+from ..io.reading import label_values
+from ..prompts.class_layout import ClassLayout
+from ..prompts.crops import SmallObjects, mask_box
 
 
 class UprightSliced(Transform):

@@ -8,9 +8,9 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ..errors import InputError
-from ..prompts import PREVIOUS_KEY
-from .grids import on_grid_of
-from .reading import LoadCheckedImaged, label_values, spatial_shape
+from ..io.grids import on_grid_of
+from ..io.reading import LoadCheckedImaged, label_values, spatial_shape
+from ..prompts.form import PREVIOUS_KEY
 
 
 class PreviousMaskd(Transform):

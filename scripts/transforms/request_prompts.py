@@ -8,8 +8,8 @@ from typing import Any
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from ..prompts import PREVIOUS_KEY, asks, read_prompts, write_entries
-from ..requests import is_request, read_request
+from ..prompts.form import PREVIOUS_KEY, asks, read_prompts, write_entries
+from .label_requests import is_request, read_request
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ class RequestPromptsd(Transform):
     """Validate the prompts for an image and send them along with it.
 
     An item's own ``points``, ``boxes`` and ``slice`` go before the ones given here. See
-    :func:`scripts.prompts.read_prompts` for their form. They are stored as JSON text in ``meta["prompts"]`` of the
+    :func:`scripts.prompts.form.read_prompts` for their form. They are stored as JSON text in ``meta["prompts"]`` of the
     image, which survives collation. An item with ``foreground``, ``background`` or ``roi`` is a request of MONAI Label
-    (:func:`scripts.requests.read_request`), and nothing else speaks for it.
+    (:func:`scripts.transforms.label_requests.read_request`), and nothing else speaks for it.
 
     Args:
         image_key: of the (C, X, Y[, Z]) image.

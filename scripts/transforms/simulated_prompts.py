@@ -12,9 +12,9 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform, Transform
 
-from ..cases import WHOLE, read_case
-from ..class_layout import ClassLayout
-from ..prompts import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
+from ..prompts.cases import WHOLE, read_case
+from ..prompts.class_layout import ClassLayout
+from ..prompts.form import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
 
 SLOTS = 3  # a click takes one, a box two: one width for all, so that batches collate
 KINDS = "click_1, box, box_jittered, box_jittered_N (by N percent), click_box, whole"

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.cases import read_case
 from scripts.data import ObjectDataset, mixture_datalist, mixture_weights
 from scripts.errors import InputError
+from scripts.prompts.cases import read_case
 from tests.files import write_picture
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from scripts.cases import WHOLE
-from scripts.class_layout import ClassLayout
 from scripts.data import ObjectDataset, object_dataset
 from scripts.errors import InputError
-from scripts.file_state import file_state
+from scripts.io.file_state import file_state
+from scripts.io.reading import LoadCheckedImaged
+from scripts.prompts.cases import WHOLE
+from scripts.prompts.class_layout import ClassLayout
 from scripts.transforms import UprightSliced
-from scripts.transforms.reading import LoadCheckedImaged
 from tests.files import write_dicom, write_nifti, write_picture, write_series
 
 HEIGHT, WIDTH = 6, 9

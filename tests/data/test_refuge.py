@@ -12,11 +12,11 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from scripts.class_layout import ClassLayout
 from scripts.data import ObjectDataset, decathlon_datalist, find_datalist, pad_objects, refuge_datalist
 from scripts.errors import InputError
+from scripts.io.reading import LoadCheckedImaged, label_values
+from scripts.prompts.class_layout import ClassLayout
 from scripts.transforms import ObjectMasksd, UprightSliced
-from scripts.transforms.reading import LoadCheckedImaged, label_values
 from tests.data.fundus import CLASSES, HEIGHT, WIDTH, drawn, make_case, make_refuge, photograph
 from tests.files import write_dicom, write_nifti, write_picture
 

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.bundle import INFERENCE, SMALL, TRAIN, places, run_warm
 from tests.e2e.datasets import disc, picture
 from tests.files import write_series
-from tests.test_dicom import write_seg
+from tests.io.test_dicom import write_seg
 
 pytestmark = pytest.mark.slow
 

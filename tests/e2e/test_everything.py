@@ -57,15 +57,7 @@ def test_instances_overlays_and_scores_come_of_a_folder(nuclei, folder):
         inside = instances[y0 : y1 + 1, x0 : x1 + 1] == entry["object"] + 1
         assert entry["area"] == inside.sum() == (instances == entry["object"] + 1).sum()
 
-    command = [
-        sys.executable,
-        "-m",
-        "scripts.score_instances",
-        out,
-        nuclei / "labels",
-        "--json",
-        folder / "scores.json",
-    ]
+    command = [sys.executable, "-m", "tools.score_instances", out, nuclei / "labels", "--json", folder / "scores.json"]
     scored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert scored.returncode == 0, scored.stderr
     total = json.loads((folder / "scores.json").read_text())["all"]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from scripts.cases import WHOLE
+from scripts.prompts.cases import WHOLE
 from tests.data.fundus import make_case, make_refuge
 from tests.e2e.bundle import EVALUATE, SMALL, TRAIN, places, run_warm
 

@@ -8,11 +8,11 @@ import zipfile
 
 import pytest
 
-from scripts import release
 from scripts.errors import InputError
 from tests.e2e.bundle import ENVIRONMENT
 from tests.e2e.datasets import disc, picture
 from tests.files import write_picture
+from tools import release
 
 pytestmark = pytest.mark.slow
 LOAD = """

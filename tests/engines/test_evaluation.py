@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.class_layout import ClassLayout
-from scripts.crops import SmallObjects
 from scripts.engines import SimulatedUser
 from scripts.networks import EfficientSAM
+from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.crops import SmallObjects
 from tests.engines.spy import PREDICTED_IOU, SpyNetwork, picture
 from tests.networks.recipe import recipe_network
 

@@ -14,11 +14,11 @@ from monai.inferers import SimpleInferer
 from monai.losses import DiceLoss
 from torch import nn
 
-from scripts.class_layout import ClassLayout
 from scripts.engines import IterativeClicks
 from scripts.losses import PromptedMaskLoss
 from scripts.networks import train_only
-from scripts.prompts import PADDING
+from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.form import PADDING
 from tests.engines.spy import SURE, SpyNetwork, picture
 from tests.networks.recipe import recipe_network
 

@@ -9,10 +9,10 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from scripts.class_layout import ClassLayout
-from scripts.figures import PALETTE
 from scripts.handlers import PredictionSaver
-from scripts.prompts import write_entries
+from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.form import write_entries
+from scripts.reports.overlays import PALETTE
 from scripts.transforms import ToRGB
 
 LAYOUT = ClassLayout({"disc": [1, 2], "cup": [2]})

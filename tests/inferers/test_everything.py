@@ -8,11 +8,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.class_layout import ClassLayout
-from scripts.crops import SmallObjects
 from scripts.errors import InputError
 from scripts.inferers import EverythingInferer
 from scripts.inferers.everything import grid_of_clicks
+from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.crops import SmallObjects
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 
 SIZE = (128, 192)  # H, W: not square, so that x and y cannot be exchanged unseen

@@ -8,12 +8,12 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.class_layout import ClassLayout
-from scripts.crops import SmallObjects
 from scripts.inferers import PromptedSliceInferer
 from scripts.inferers.prompted_slices import MOST_CROPS, merge_looks
 from scripts.networks import EfficientSAM
-from scripts.prompts import PREVIOUS_KEY
+from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.crops import SmallObjects
+from scripts.prompts.form import PREVIOUS_KEY
 from scripts.transforms import RequestPromptsd, ToRGB
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 from tests.networks.recipe import recipe_network

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts.crops import SmallObjects
 from scripts.inferers.session import CHUNK, NOTHING, PromptSession
-from scripts.prompts import BACKGROUND, FOREGROUND, PADDING
+from scripts.prompts.crops import SmallObjects
+from scripts.prompts.form import BACKGROUND, FOREGROUND, PADDING
 from tests.engines.spy import PREDICTED_IOU, SpyNetwork, picture
 from tests.networks.recipe import recipe_network
 

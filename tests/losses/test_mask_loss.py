@@ -6,9 +6,9 @@ import pytest
 import torch
 from monai.losses import DiceFocalLoss, DiceLoss
 
-from scripts.class_layout import ClassLayout
 from scripts.losses import PromptedMaskLoss
 from scripts.losses.mask_loss import mask_iou
+from scripts.prompts.class_layout import ClassLayout
 
 SURE = 20.0  # a logit whose sigmoid is 0 or 1
 LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.class_layout import ClassLayout
+from scripts.prompts.class_layout import ClassLayout
 from scripts.transforms import MergeLogitsd
 
 

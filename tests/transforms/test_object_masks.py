@@ -7,9 +7,9 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from scripts.class_layout import ClassLayout
-from scripts.crops import SmallObjects
 from scripts.errors import InputError
+from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.crops import SmallObjects
 from scripts.transforms import ObjectMasksd, RandObjectMasksd, UprightSliced
 
 X, Y, Z = 7, 4, 3

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from scripts.errors import InputError
-from scripts.prompts import PREVIOUS_KEY
+from scripts.prompts.form import PREVIOUS_KEY
 from scripts.transforms import PreviousMaskd
 from tests.files import write_nifti, write_picture
 

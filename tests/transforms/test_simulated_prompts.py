@@ -8,8 +8,8 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from scripts.cases import WHOLE
-from scripts.class_layout import ClassLayout
+from scripts.prompts.cases import WHOLE
+from scripts.prompts.class_layout import ClassLayout
 from scripts.transforms import RandPromptsd, SeededPromptsd
 
 LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})

@@ -16,8 +16,8 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.post import Restored
 from monailabel.transform.writer import write_itk
 
-from scripts.file_state import file_state
-from scripts.nifti import affine_in_itk, is_nifti
+from scripts.io.file_state import file_state
+from scripts.io.nifti import affine_in_itk, is_nifti
 from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 
 from .checks import WRITTEN

@@ -8,7 +8,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from scripts.file_state import file_state
+from scripts.io.file_state import file_state
 
 from .errors import sentence_of
 from .infer import PromptedInfer

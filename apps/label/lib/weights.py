@@ -9,7 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from scripts.cli import as_values
-from scripts.file_state import file_state
+from scripts.io.file_state import file_state
 from scripts.networks import SAMPLE, read_settings
 
 from .errors import RequestError
