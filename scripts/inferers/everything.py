@@ -13,25 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer
 from torch import Tensor
 
 from ..errors import InputError
-from ..io.axes import upright
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import SmallObjects
-from ..prompts.form import FOREGROUND, Prompt, pad_prompts, write_entries
+from ..prompts.form import FOREGROUND, Entry, Prompt, pad_prompts
 from .instances import Found, number_instances, stability_score, suppress
 from .session import CHUNK, PromptSession
+from .slices import SliceInferer
 
 SAME_IOU = 0.9  # of two masks of the first look that one closer look is enough for; less loses half of dense nuclei
 
 
-class EverythingInferer(Inferer):
+class EverythingInferer(SliceInferer):
     """Click all over one image, and keep the instances that are found.
 
     The image is encoded once for the whole grid of clicks, and once more around each small object, with the same click.
+
+    The answer of one image is (1, 1, X, Y[, Z]) int32: 0 is background, 1 to n are instances, the best score first.
+    ``meta["prompts"]`` has an entry for each, without points but with ``box`` [x0, y0, x1, y1] (first and last pixel
+    inside), ``area`` in pixels, ``predicted_iou`` and ``stability``.
 
     Args:
         points_per_side: of the grid of clicks; an object that lies between its points is missed.
@@ -81,43 +84,35 @@ class EverythingInferer(Inferer):
         self.slice_index = slice_index
 
     def __call__(self, inputs: Tensor, network: Promptable, *args: Any, **kwargs: Any) -> MetaTensor:
-        """Segment one image.
-
-        Args:
-            inputs: (1, 3, X, Y) or (1, 3, X, Y, Z) RGB in 0..1.
-            network: an EfficientSAM.
-
-        Returns:
-            (1, 1, X, Y[, Z]) int32: 0 is background, 1 to n are instances, the best score first. ``meta["prompts"]``
-            has an entry for each, without points but with ``box`` [x0, y0, x1, y1] (first and last pixel inside),
-            ``area`` in pixels, ``predicted_iou`` and ``stability``; ``meta["seconds"]`` is the time spent here.
+        """Segment one image, and note in ``meta["seconds"]`` the time that it took; see :class:`SliceInferer`.
 
         Raises:
-            ValueError: when several images come at once.
             InputError: when a volume comes and the slice is not given or does not exist.
         """
         start = time.perf_counter()
-        if inputs.shape[0] != 1:
-            raise ValueError(f"one image at a time: got a batch of {inputs.shape[0]}; images differ in size")
-        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        is_volume = volume.ndim == 5
-        if not is_volume:
-            volume = volume.unsqueeze(-1)
-        k = self.choose_slice(volume.shape[-1])
-        image = upright(volume[..., k])  # (1, 3, X, Y) -> (1, 3, H, W)
-        with torch.no_grad():
-            found = self.find(image, network)
-        instances, entries = number_instances(found, (image.shape[2], image.shape[3]), self.min_area)
-
-        labels = torch.zeros((1, 1, *volume.shape[2:]), dtype=torch.int32, device=volume.device)
-        labels[0, 0, ..., k] = upright(torch.from_numpy(instances)).to(volume.device)  # (H, W) -> (X, Y)
-        result = MetaTensor(labels if is_volume else labels.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
-        result.is_batch = getattr(inputs, "is_batch", False)
-        write_entries(result, [{"object": q, "slice": k, **entry} for q, entry in enumerate(entries)])
+        result = super().__call__(inputs, network)
         seconds = round(time.perf_counter() - start, 3)
         collated = isinstance(result.meta.get("filename_or_obj"), (list, tuple))
         result.meta["seconds"] = [seconds] if collated else seconds
         return result
+
+    def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:
+        """Name the slice of which everything is asked."""
+        return [{"slice": self.choose_slice(depth)}]
+
+    def allocate(self, volume: Tensor, entries: Sequence[Entry]) -> Tensor:
+        """Make a label map."""
+        return torch.zeros((1, 1, *volume.shape[2:]), dtype=torch.int32, device=volume.device)
+
+    def answer(
+        self, inputs: Tensor, image: Tensor, entries: list[Entry], network: Promptable, output: Tensor
+    ) -> list[Entry]:
+        """Find the instances of a slice, and lay them into its label map."""
+        with torch.no_grad():
+            found = self.find(image, network)
+        instances, described = number_instances(found, (image.shape[2], image.shape[3]), self.min_area)
+        output[0] = torch.from_numpy(instances).to(output.device)
+        return [{"object": q, "slice": entries[0]["slice"], **entry} for q, entry in enumerate(described)]
 
     def choose_slice(self, depth: int) -> int:
         """Choose the slice of a volume of so many."""

@@ -10,7 +10,7 @@ from monai.data.box_utils import non_max_suppression
 from scipy import ndimage, sparse
 from torch import Tensor
 
-from ..prompts.form import Prompt
+from ..prompts.form import Entry, Prompt
 
 STABILITY_OFFSET = 1.0  # of logits, to both sides of the threshold (SAM's default)
 
@@ -66,7 +66,7 @@ def pairwise_iou(masks: Sequence[np.ndarray]) -> np.ndarray:
     return intersection / (areas[:, None] + areas - intersection)
 
 
-def number_instances(found: Sequence[Found], size: tuple[int, int], min_area: int) -> tuple[np.ndarray, list[dict]]:
+def number_instances(found: Sequence[Found], size: tuple[int, int], min_area: int) -> tuple[np.ndarray, list[Entry]]:
     """Lay masks into one label map, better ones on top.
 
     Args:
@@ -85,7 +85,7 @@ def number_instances(found: Sequence[Found], size: tuple[int, int], min_area: in
             kept.append((each, len(free)))
             labels[free] = len(kept)
     labels = labels.reshape(size)
-    entries = []
+    entries: list[Entry] = []
     for (each, area), (rows, columns) in zip(kept, ndimage.find_objects(labels)):
         entries.append(
             {

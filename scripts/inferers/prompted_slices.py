@@ -8,8 +8,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from monai.data import MetaTensor
-from monai.inferers import Inferer
 from torch import Tensor
 
 from ..io.axes import upright
@@ -17,18 +15,23 @@ from ..io.file_state import file_state
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import SmallObjects
-from ..prompts.form import PREVIOUS_KEY, Entry, Prompt, asks, read_entries, write_entries
-from ..transforms.intensity import ToRGB
+from ..prompts.form import PREVIOUS_KEY, Entry, Prompt, asks, read_entries
 from .session import NOTHING, PromptSession
+from .slices import SliceInferer
 
 MOST_CROPS = 32  # whose embeddings are kept of a slice
 
 
-class PromptedSliceInferer(Inferer):
+class PromptedSliceInferer(SliceInferer):
     """Encode each prompted slice once, and decode the objects that are asked for on it.
 
-    Prompts come with the image, in ``meta["prompts"]`` as written by :class:`scripts.transforms.RequestPromptsd`,
-    since an inferer gets nothing but the image. Each slice is a :class:`scripts.inferers.session.PromptSession`.
+    Prompts come with the image, in ``meta["prompts"]`` as written by :class:`scripts.transforms.RequestPromptsd`, since
+    MONAI Label gives an inferer nothing but the image. Each slice is a :class:`scripts.inferers.session.PromptSession`.
+
+    The answer of one image is, merged, (1, 1, X, Y[, Z]) uint8 (int32 above 255 objects): 0 is background, q + 1 is
+    object q, and where objects overlap the largest logit wins; of classes, c + 1 is class c, and the inner one wins.
+    Else it is (1, Q, X, Y[, Z]) logits, or (1, Q * classes, X, Y[, Z]), -100 where nothing was asked. The predicted IoU
+    of each entry of the prompts goes into ``meta["prompts"]`` (of classes, the first one's).
 
     Args:
         crop: what small objects are, for the closer look; nothing never crops.
@@ -51,84 +54,66 @@ class PromptedSliceInferer(Inferer):
         kept_slices: int = 16,
         merge: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(to_rgb)
         self.merge = merge
         self.mask_feedback = mask_feedback
-        self.to_rgb = to_rgb
         self.kept_slices = kept_slices
         self.kept: WeakKeyDictionary[Any, OrderedDict[tuple, dict]] = WeakKeyDictionary()
         self.lock = Lock()
         self.crop = crop
         self.layout = layout
 
-    def __call__(self, inputs: Tensor, network: Promptable, *args: Any, **kwargs: Any) -> MetaTensor:
-        """Segment one image.
-
-        Args:
-            inputs: (1, C, X, Y) or (1, C, X, Y, Z), with C = 3 RGB in 0..1 unless ``to_rgb`` makes it, and its prompts.
-            network: an EfficientSAM.
-
-        Returns:
-            Merged, (1, 1, X, Y[, Z]) uint8 (int32 above 255 objects): 0 is background, q + 1 is object q, and where
-            objects overlap the largest logit wins; of classes, c + 1 is class c, and the inner one wins. Else (1, Q, X,
-            Y[, Z]) logits, or (1, Q * classes, X, Y[, Z]), -100 where nothing was asked. The predicted IoU of each
-            entry of the prompts goes into ``meta["prompts"]`` (of classes, the first one's).
+    def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:
+        """List the prompts that came with an image.
 
         Raises:
-            ValueError: when several images come at once, or no prompts come with the image.
+            ValueError: when none did.
         """
-        if inputs.shape[0] != 1:
-            raise ValueError(f"one image at a time: got a batch of {inputs.shape[0]}; images differ in size")
         entries = read_entries(inputs)
         if entries is None:
             raise ValueError("no prompts came with the image: put RequestPromptsd before the inferer")
-        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        is_volume = volume.ndim == 5
-        if not is_volume:
-            volume = volume.unsqueeze(-1)
-
-        previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]) ids, with an axis of its batch
-        if previous is not None:
-            previous = previous.reshape(volume.shape[2:])
-        objects, classes = 1 + max((entry["object"] for entry in entries), default=0), len(self.layout or [0])
-        source = source_state(inputs)
-        # a slice lies together in memory, as files and viewers have it: what is done with masks later is faster
-        if self.merge:
-            dtype = torch.uint8 if max(objects, classes) < 256 else torch.int32
-            across = torch.zeros((1, 1, *reversed(volume.shape[2:])), dtype=dtype, device=volume.device)
-        else:
-            across = torch.full((1, objects * classes, *reversed(volume.shape[2:])), NOTHING, device=volume.device)
-        output = across.permute(0, 1, 4, 3, 2)
-        answered = [entry for entry in entries if previous is not None or asks(entry)]
         for entry in entries:
             entry["predicted_iou"] = 0.0
-        for k in sorted({entry["slice"] for entry in answered}):
-            on_slice = [entry for entry in answered if entry["slice"] == k]
-            before = None if previous is None else upright(previous[..., k])
-            image = upright(self.rgb_slice(inputs, volume[..., k]))  # (1, C, X, Y) -> (1, 3, H, W)
-            session = self.segment(image, on_slice, network, before, self.kept_of(network, source and (*source, k)))
-            if self.merge:
-                owners = [entry["object"] for entry in on_slice for _ in range(classes)]
-                merge_looks(session, owners, self.layout, upright(output[0, 0, ..., k]))
-            for index, entry in enumerate(on_slice):
-                looks = session.looks[index * classes : (index + 1) * classes]
-                entry["predicted_iou"] = round(looks[0].iou, 4)
-                if not self.merge:
-                    first = entry["object"] * classes
-                    output[0, first : first + classes, ..., k] = upright(torch.stack([*map(session.paste, looks)]))
-        result = MetaTensor(output if is_volume else output.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
-        result.is_batch = getattr(inputs, "is_batch", False)
-        write_entries(result, entries)
-        return result
+        return entries
 
-    def rgb_slice(self, inputs: Tensor, image: Tensor) -> Tensor:
-        """Turn one slice (1, C, X, Y) into RGB, scaled as the whole volume is; a colour picture's bytes stay bytes."""
-        is_picture = isinstance(self.to_rgb, ToRGB) and inputs.ndim == 4 and self.to_rgb.only_divides(image[0])
-        if self.to_rgb is None or is_picture:
-            return image
-        meta = getattr(inputs, "meta", {})
-        meta = {key: meta[key] for key in ("percentiles",) if key in meta}
-        return self.to_rgb(MetaTensor(image[0], meta=meta)).as_tensor()[None]
+    def allocate(self, volume: Tensor, entries: Sequence[Entry]) -> Tensor:
+        """Make a label map, or logits of each object, or of each object's classes."""
+        objects, classes = 1 + max((entry["object"] for entry in entries), default=0), len(self.layout or [0])
+        # a slice lies together in memory, as files and viewers have it: what is done with masks later is faster
+        shape = tuple(reversed(volume.shape[2:]))
+        if self.merge:
+            dtype = torch.uint8 if max(objects, classes) < 256 else torch.int32
+            across = torch.zeros((1, 1, *shape), dtype=dtype, device=volume.device)
+        else:
+            across = torch.full((1, objects * classes, *shape), NOTHING, device=volume.device)
+        return across.permute(0, 1, 4, 3, 2)
+
+    def answer(
+        self, inputs: Tensor, image: Tensor, entries: list[Entry], network: Promptable, output: Tensor
+    ) -> Sequence[Entry]:
+        """Decode the objects that are asked for, and note what the network thinks of its answers in their entries."""
+        k, classes = entries[0]["slice"], len(self.layout or [0])
+        previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]) ids, with an axis of its batch
+        if previous is not None:
+            previous = upright(previous.reshape(*inputs.shape[2:4], -1)[..., k])
+        asked = [entry for entry in entries if previous is not None or asks(entry)]
+        if not asked:
+            return []
+        source = source_state(inputs)
+        session = self.segment(image, asked, network, previous, self.kept_of(network, source and (*source, k)))
+        if self.merge:
+            merge_looks(session, [entry["object"] for entry in asked for _ in range(classes)], self.layout, output[0])
+        for index, entry in enumerate(asked):
+            looks = session.looks[index * classes : (index + 1) * classes]
+            entry["predicted_iou"] = round(looks[0].iou, 4)
+            if not self.merge:
+                first = entry["object"] * classes
+                output[first : first + classes] = torch.stack([*map(session.paste, looks)])
+        return asked
+
+    def report(self, entries: list[Entry], found: list[Entry]) -> list[Entry]:
+        """Say of every prompt what came of it, in their order."""
+        return entries
 
     def kept_of(self, network: Promptable, key: tuple | None) -> dict:
         """Give what is kept of a slice: embeddings by crop, which its session fills."""
