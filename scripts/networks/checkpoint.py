@@ -34,9 +34,11 @@ def find_weights(folder: str | Path, backbone: str | None = None, names: tuple[s
         The path of the first that exists.
 
     Raises:
-        InputError: when none does.
+        InputError: when none does, or the backbone is unknown.
     """
     backbone = backbone or "vitt"
+    if backbone not in BACKBONES:
+        raise InputError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
     for name in (*names, f"efficient_sam_{backbone}.pth", f"efficient_sam_{backbone}_base.pth"):
         path = Path(folder) / name
         if path.is_file():

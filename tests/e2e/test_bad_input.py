@@ -62,7 +62,8 @@ def save_weights(path, width):
 
 
 def other_backbone(folder):
-    return {"dataset_dir": make_folder(folder / "data", count=1), "pretrained": save_weights(folder / "s.pt", 384)}
+    weights = save_weights(folder / "s.pt", 384)
+    return {"dataset_dir": make_folder(folder / "data", count=1), "pretrained": weights, "backbone": "vitt"}
 
 
 def half_a_checkpoint(folder):

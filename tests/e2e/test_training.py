@@ -37,7 +37,18 @@ def test_a_run_writes_the_best_the_final_and_the_resumable_checkpoint(trained):
     for name in ("model.pt", "model_final.pt"):
         load_weights(network_of(TRAIN), models / name)
     assert set(load(models / "last.pth")) == {
-        *("settings", "model", "optimizer", "lr_scheduler", "trainer", "best", "early_stop", "outcome", "curves")
+        *(
+            "settings",
+            "model",
+            "optimizer",
+            "lr_scheduler",
+            "trainer",
+            "scaler",
+            "best",
+            "early_stop",
+            "outcome",
+            "curves",
+        )
     }
 
 
