@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..networks.promptable import Promptable
+from ..networks.promptable import Promptable, select_mask
 from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
 from ..prompts.form import PADDING
@@ -95,8 +95,7 @@ class IterativeClicks(nn.Module):
         """Give the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown."""
         if self.layout is not None:
             return self.layout.select(logits, iou)[0]
-        index = iou.argmax(2)  # (B, Q)
-        return logits.gather(2, index[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:]))
+        return select_mask(logits, iou)[0]
 
 
 def add_clicks(

@@ -7,16 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..networks import EfficientSAM
-from .files import SETTINGS, needed, write_onnx
+from ..networks.promptable import Promptable, select_mask
+from .files import SETTINGS, needed, sizes_of, write_onnx
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 FORMAT = 2  # of what is kept; another one is written anew
@@ -24,29 +23,32 @@ Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 class ExportedNetwork(nn.Module):
-    """Encode and decode by files, where :class:`scripts.networks.EfficientSAM` does by itself; see there.
+    """Encode and decode by files, where the network that they were written from does by itself.
 
     Args:
+        network: whose geometry is kept.
         folder: with what :func:`scripts.export.files.write_onnx` wrote, or OpenVINO's form of it.
         backend: ``"onnxruntime"`` or ``"openvino"``; both run on the CPU, with as many threads as torch has.
 
     Raises:
-        InputError: when a file or the package is missing.
+        InputError: when a file or the package is missing, or the files are of another network.
     """
 
-    def __init__(self, folder: str | Path, backend: str) -> None:
+    def __init__(self, network: Promptable, folder: str | Path, backend: str) -> None:
         super().__init__()
         folder = Path(folder)
         if not (folder / SETTINGS).is_file():
             raise InputError(f"{folder} holds no exported network: write one by python -m scripts.export onnx")
         known = json.loads((folder / SETTINGS).read_text())
-        self.image_size, self.mask_size = known["image_size"], known["mask_size"]
+        if known != sizes_of(network):
+            raise InputError(f"{folder} is of a network of {known}, and the weights are of {sizes_of(network)}")
+        self.image_size, self.mask_size, self.num_slots = network.image_size, network.mask_size, network.num_slots
+        self.resize, self.shrink, self.to_network = network.resize, network.shrink, network.to_network
+        self.upscale = network.upscale
         self.encoder, self.decoder = (open_model(folder, part, backend) for part in ("encoder", "decoder"))
 
     def encode_image(self, image: Tensor) -> Tensor:
-        side = self.image_size
-        if image.shape[2:] != (side, side):
-            image = F.interpolate(image, [side, side], mode="bilinear", align_corners=False)
+        image = self.resize(image)
         # one after the other: a runtime that has planned for one image plans anew for another number
         found = [self.encoder({"image": each[None].contiguous().cpu().numpy()})[0] for each in image]
         return torch.from_numpy(np.concatenate(found)).to(image.device)
@@ -67,8 +69,16 @@ class ExportedNetwork(nn.Module):
         logits, iou = self.decoder({name: value.contiguous().cpu().numpy() for name, value in feed.items()})
         return torch.from_numpy(logits).to(embeddings.device), torch.from_numpy(iou).to(embeddings.device)
 
-    decode_best: Any = EfficientSAM.decode_best  # which need nothing but what is above
-    upscale: Any = EfficientSAM.upscale
+    def decode_best(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Tensor | None = None,
+        mask_index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        return select_mask(*self.decode_all(embeddings, points, point_labels, size, mask_prompt), mask_index)
 
 
 def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:
@@ -88,7 +98,7 @@ def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: st
     if backend == "torch":
         return network
     if folder is not None:
-        return ExportedNetwork(folder, backend)
+        return ExportedNetwork(network, folder, backend)
     kept = Path(cache_dir) / "exported" / fingerprint(network)
     if not (kept / SETTINGS).is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +112,12 @@ def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: st
             work.rename(kept)
         except OSError:  # another process was first: its files are the same, and it may be reading them
             shutil.rmtree(work)
-    return ExportedNetwork(kept, backend)
+    return ExportedNetwork(network, kept, backend)
 
 
 def fingerprint(network: EfficientSAM) -> str:
     """Tell weights and settings from all others."""
-    state = hashlib.sha256(f"{FORMAT} {network.image_size} {network.prompt_encoder.align_points}".encode())
+    state = hashlib.sha256(f"{FORMAT} {type(network).__name__} {network.extra_repr()}".encode())
     for name, tensor in network.state_dict().items():
         state.update(name.encode() + tensor.cpu().numpy().tobytes())
     return state.hexdigest()[:24]

@@ -30,7 +30,7 @@ def check_pair(network: EfficientSAM, folder: Path, backend: str, images: Sequen
     Returns:
         The largest deviation, as a share of the largest value, and the smallest share of pixels that agree.
     """
-    exported, found = ExportedNetwork(folder, backend), Found()
+    exported, found = ExportedNetwork(network, folder, backend), Found()
     for image in images:
         size = (image.shape[2], image.shape[3])
         embeddings, given = network.encode_image(image), exported.encode_image(image)

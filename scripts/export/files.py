@@ -18,6 +18,7 @@ from torch.export import Dim
 
 from ..errors import InputError
 from ..networks import EfficientSAM
+from ..networks.promptable import Promptable
 from .parts import Decoder, Encoder, SamDecoder, SamEncoder, Whole
 
 SETTINGS = "settings.json"
@@ -120,9 +121,13 @@ def example_of(network: EfficientSAM) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def write_settings(network: EfficientSAM, folder: Path) -> None:
-    """Write what runs the files must know of the network."""
-    known = {"image_size": network.image_size, "mask_size": network.mask_size}
-    (folder / SETTINGS).write_text(json.dumps(known) + "\n")
+    """Write which network the files are of."""
+    (folder / SETTINGS).write_text(json.dumps(sizes_of(network)) + "\n")
+
+
+def sizes_of(network: Promptable) -> dict[str, int]:
+    """Return the sizes of a network that its files must share."""
+    return {"image_size": network.image_size, "mask_size": network.mask_size}
 
 
 def needed(name: str) -> Any:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks import EfficientSAM
@@ -29,8 +28,7 @@ def quantize_encoder(network: EfficientSAM, folder: Path, images: Sequence[Tenso
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    side = network.image_size
-    seen = [F.interpolate(image, [side, side], mode="bilinear", align_corners=False).numpy() for image in images]
+    seen = [network.resize(image).numpy() for image in images]
     exact, prepared, path = folder / "encoder_exact.onnx", folder / "prepared.onnx", folder / "encoder.onnx"
     path.rename(exact)
     with quiet():

@@ -5,17 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks import EfficientSAM
-from ..prompts.form import alignment
+from ..networks.promptable import Exportable, select_mask
 
 FRAME = 1024  # of segment-anything: the longer side of its images, in whose pixels its prompts are
 SAM_MASK = 256  # side of its low-resolution masks
 
 
 class Encoder(nn.Module):
-    """Encode images: (B, 3, H, W), RGB in 0..1, to (B, 256, T, T)."""
+    """Encode images: (B, 3, H, W), RGB in 0..1, to (B, ...)."""
 
-    def __init__(self, network: EfficientSAM) -> None:
+    def __init__(self, network: Exportable) -> None:
         super().__init__()
         self.network = network
 
@@ -24,9 +23,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decode all four masks of each object, as :meth:`scripts.networks.EfficientSAM.decode_all` does."""
+    """Decode all four masks of each object, as :meth:`scripts.networks.promptable.Promptable.decode_all` does."""
 
-    def __init__(self, network: EfficientSAM) -> None:
+    def __init__(self, network: Exportable) -> None:
         super().__init__()
         self.network = network
 
@@ -42,44 +41,23 @@ class Decoder(nn.Module):
         """Decode from embeddings.
 
         Args:
-            embeddings: (B, 256, T, T).
+            embeddings: (B, ...).
             points: (B, Q, N, 2), (x, y) in pixels of the image.
             point_labels: (B, Q, N) int64.
             size: (2), float32: height and width of the image.
-            mask_prompt: (B, Q, 1, 4T, 4T) logits of the round before.
+            mask_prompt: (B, Q, 1, M, M) logits of the round before.
             has_mask: (1), float32: 1 where there was one, 0 where ``mask_prompt`` says nothing.
 
         Returns:
-            Logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4).
+            Logits (B, Q, 4, M, M) and predicted IoU (B, Q, 4).
         """
-        batch, queries, count = points.shape[:3]
-        encoder, side = self.network.prompt_encoder, self.network.image_size
-        points = self.place(points, point_labels, size).flatten(0, 1)  # (B*Q, N, 2)
-        labels = point_labels.flatten(0, 1)
-        slots = torch.sym_max(count, encoder.num_slots)
-        points = torch.cat([points, points.new_full((1, 1, 1), -1.0).expand(batch * queries, encoder.num_slots, 2)], 1)
-        labels = torch.cat([labels, labels.new_full((1, 1), -1).expand(batch * queries, encoder.num_slots)], 1)
-        points, labels = points[:, :slots], labels[:, :slots]
-        tokens = encoder(points, labels, (side, side))
-        shown = encoder.embed_mask(mask_prompt.flatten(0, 1), points, labels, (side, side))
-        dense = has_mask * shown + (1 - has_mask) * encoder.embed_mask(None, points, labels, (side, side))
-        embeddings = embeddings.unsqueeze(1).expand(-1, queries, -1, -1, -1).flatten(0, 1) + dense
-        logits, iou = self.network.mask_decoder(embeddings, encoder.dense_pe(), tokens)
-        return logits.unflatten(0, (batch, queries)), iou.unflatten(0, (batch, queries))
-
-    def place(self, points: Tensor, point_labels: Tensor, size: Tensor) -> Tensor:
-        """Bring points to pixels of the network's image, whose size is a tensor (scripts.prompts.form.align_points)."""
-        side, across = self.network.image_size, size.flip(0)  # (W, H)
-        if self.network.prompt_encoder.align_points:
-            points = points + alignment(point_labels).unsqueeze(-1) * (1 - (across / side).clamp(max=1))
-        points = points * (side / across)
-        return torch.where(points >= 0, points, torch.full_like(points, -1.0))
+        return self.network.decode_traced(embeddings, points, point_labels, size, mask_prompt, has_mask)
 
 
 class Whole(nn.Module):
     """All of the network as one: images, points and their labels to logits on the image's grid."""
 
-    def __init__(self, network: EfficientSAM) -> None:
+    def __init__(self, network: Exportable) -> None:
         super().__init__()
         self.network, self.decoder = network, Decoder(network)
 
@@ -91,8 +69,8 @@ class Whole(nn.Module):
         logits, iou = self.decoder(
             self.network.encode_image(image), points, point_labels, size, nothing, torch.zeros(1)
         )
-        low, quality = take_best(logits, iou)
-        return self.network.upscale(low, (height, width)), quality
+        low, quality = select_mask(logits, iou)
+        return self.network.upscale(low.squeeze(2), (height, width)), quality
 
 
 class SamEncoder(nn.Module):
@@ -103,7 +81,7 @@ class SamEncoder(nn.Module):
         height_first: take (H, W, 3) in 0..255, as samexporter's files and AnyLabeling do, for (1, 3, H, W) in 0..1.
     """
 
-    def __init__(self, network: EfficientSAM, height_first: bool = False) -> None:
+    def __init__(self, network: Exportable, height_first: bool = False) -> None:
         super().__init__()
         self.network = network
         self.height_first = height_first
@@ -117,10 +95,9 @@ class SamEncoder(nn.Module):
 class SamDecoder(nn.Module):
     """Decode one object with the signature of segment-anything's exported decoders (Kirillov et al., 2023)."""
 
-    def __init__(self, network: EfficientSAM) -> None:
+    def __init__(self, network: Exportable) -> None:
         super().__init__()
-        self.decoder = Decoder(network)
-        self.mask_size = network.mask_size
+        self.network, self.decoder = network, Decoder(network)
 
     def forward(
         self,
@@ -134,7 +111,7 @@ class SamDecoder(nn.Module):
         """Decode the best mask.
 
         Args:
-            image_embeddings: (1, 256, T, T).
+            image_embeddings: (1, ...).
             point_coords: (1, N, 2), (x, y) in pixels of the image whose longer side is 1024.
             point_labels: (1, N) float32: -1 padding, 0 background, 1 foreground, 2 and 3 a box's corners.
             mask_input: (1, 1, 256, 256) logits of the round before.
@@ -144,29 +121,15 @@ class SamDecoder(nn.Module):
         Returns:
             ``masks`` (1, 1, H, W) logits, ``iou_predictions`` (1, 1), ``low_res_masks`` (1, 1, 256, 256).
         """
-        shown = F.interpolate(mask_input, [self.mask_size, self.mask_size], mode="bilinear", align_corners=False)
+        shown = F.interpolate(mask_input, [self.network.mask_size] * 2, mode="bilinear", align_corners=False)
         points = point_coords * (orig_im_size.max() / FRAME)  # in pixels of the original, as the network has them
         points = torch.where(point_coords >= 0, points, torch.full_like(points, -1.0))
         labels = point_labels.to(torch.int64).unsqueeze(1)
         logits, iou = self.decoder(
             image_embeddings, points.unsqueeze(1), labels, orig_im_size, shown.unsqueeze(1), has_mask_input
         )
-        low, quality = take_best(logits, iou)  # (1, 1, 4T, 4T), (1, 1)
-        masks = self.upscale(low, orig_im_size)
+        low, quality = select_mask(logits, iou)  # (1, 1, 1, M, M), (1, 1)
+        low = low.squeeze(2)
+        masks = self.network.upscale_traced(low, orig_im_size)
         low = F.interpolate(low, [SAM_MASK, SAM_MASK], mode="bilinear", align_corners=False)
         return masks, quality, low
-
-    def upscale(self, low: Tensor, size: Tensor) -> Tensor:
-        """Bring the mask of the network's square to the image of a size (2) that was stretched to it."""
-        height, width = (int(n) for n in size.to(torch.int64).unbind())
-        for side in (height, width):
-            torch._check(side >= 1)
-        rows, columns = (2 * (torch.arange(n) + 0.5) / n - 1 for n in (height, width))  # in -1..1 of the square
-        grid = torch.stack([columns.expand(height, -1), rows.unsqueeze(1).expand(-1, width)], dim=-1).unsqueeze(0)
-        return F.grid_sample(low, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def take_best(logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the mask (B, Q, h, w), of four (B, Q, 4, h, w), whose predicted IoU, of (B, Q, 4), is best; and that IoU."""
-    best = iou.argmax(2)[:, :, None, None, None].expand(-1, -1, 1, *logits.shape[3:])
-    return logits.gather(2, best).squeeze(2), iou.amax(2)

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..networks.promptable import Promptable
 from ..prompts.crops import Box, Crop, SmallObjects, box_around, holds, mask_box, wider
-from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, align_points, pad_prompts
+from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, pad_prompts
 
 NOTHING = -100.0  # logit outside the part of the image that was looked at
 SURE = 10.0  # logit of a mask that a user gives
-NUM_SLOTS = 6  # that the network pads a prompt to
 LARGE = 2**22  # pixels of an image that is not held as floats
 CHUNK = 16  # crops encoded, or objects decoded, at a time
 
@@ -142,9 +141,7 @@ class PromptSession:
         """Turn a mask (H, W), or a crop of it, into what the network is shown, (1, 4T, 4T); an empty one is nothing."""
         x0, y0, x1, y1 = crop or (0, 0, *self.size[::-1])
         seen = mask[y0:y1, x0:x1]
-        side = self.network.mask_size
-        share = nn.functional.interpolate(seen[None, None].float(), [side, side], mode="area")[0]
-        return SURE * (2 * share - 1) if bool(seen.any()) else None
+        return SURE * (2 * self.network.shrink(seen[None, None].float())[0] - 1) if bool(seen.any()) else None
 
     def is_unseen(self, q: int, prompt: Prompt) -> bool:
         """Tell whether the object has a box before its first look, or a part outside the crop that it is seen on."""
@@ -169,7 +166,7 @@ class PromptSession:
         windows = list(dict.fromkeys(crop for q in objects if (crop := self.looks[q].crop) not in self.kept and crop))
         for start in range(0, len(windows), CHUNK):
             part = windows[start : start + CHUNK]
-            crops = [self.resize(as_rgb(self.image[:, :, y0:y1, x0:x1])) for x0, y0, x1, y1 in part]
+            crops = [self.network.resize(as_rgb(self.image[:, :, y0:y1, x0:x1])) for x0, y0, x1, y1 in part]
             self.kept.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
 
     def extent(self, q: int, prompt: Prompt) -> Box | None:
@@ -187,24 +184,19 @@ class PromptSession:
             boxes = [(seen[0] + left, seen[1] + top, seen[2] + left, seen[3] + top)] if seen else []
         return box_around(boxes + clicks) if boxes + clicks else None
 
-    def resize(self, image: Tensor) -> Tensor:
-        """Bring a crop to the network's size as the network does itself, so that crops can be encoded together."""
-        side = self.network.image_size
-        return nn.functional.interpolate(image, [side, side], mode="bilinear", align_corners=False)
-
     def whole(self) -> Tensor:
         """Give the image for the network, which resizes it: a large one's channels one by one, to spare memory."""
         if self.image.dtype != torch.uint8 or self.size[0] * self.size[1] < LARGE:
             return as_rgb(self.image)
-        return torch.cat([self.resize(as_rgb(channel)) for channel in self.image.split(1, dim=1)], dim=1)
+        return torch.cat([self.network.resize(as_rgb(channel)) for channel in self.image.split(1, dim=1)], dim=1)
 
     def decode(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Decode objects, those together that share an image embedding or have one each."""
         groups: dict[tuple[bool, bool, int], list[int]] = {}
         for q in objects:
             look = self.looks[q]
-            # points are padded to six, and to no more: padding takes part in attention and would change the answer
-            slots = max(len(prompts[q][1]), NUM_SLOTS)
+            # padding beyond the network's own takes part in attention and would change the answer
+            slots = max(len(prompts[q][1]), self.network.num_slots)
             groups.setdefault((look.crop is not None, look.low is not None and self.mask_feedback, slots), []).append(q)
         for (on_crop, has_mask, _), group in groups.items():
             for start in range(0, len(group), CHUNK):
@@ -240,12 +232,10 @@ class PromptSession:
         if crop is None:
             return prompt
         x0, y0, x1, y1 = crop
-        size, side = (y1 - y0, x1 - x0), self.network.image_size
         # a background click outside a crop says nothing about it
         labels = np.where([label == BACKGROUND and not holds(crop, p) for p, label in zip(xy, labels)], PADDING, labels)
-        xy = align_points(torch.from_numpy(xy - (x0, y0)), torch.from_numpy(labels), size, side).numpy()
-        scaled = xy * (np.array([side, side]) / size[::-1])
-        return Prompt(np.where((labels == PADDING)[:, None], -1.0, scaled).astype(np.float32), labels)
+        placed = torch.from_numpy(xy - (x0, y0)), torch.from_numpy(labels)
+        return Prompt(self.network.to_network(*placed, (y1 - y0, x1 - x0)).numpy().astype(np.float32), labels)
 
     def paste(self, look: Look) -> Tensor:
         """Bring an object's last logits to the image's grid, (H, W)."""

@@ -12,13 +12,15 @@ from typing import (
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..prompts.form import alignment
+from .geometry import StretchedSquare
 from .image_encoder import PATCH_SIZE, ImageEncoder
 from .mask_decoder import MaskDecoder
-from .prompt_encoder import PromptEncoder
+from .prompt_encoder import NUM_SLOTS, PromptEncoder
+from .promptable import select_mask
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 BACKBONES = {"vitt": {"dim": 192, "num_heads": 3}, "vits": {"dim": 384, "num_heads": 6}}
 
 
-class EfficientSAM(nn.Module):
+class EfficientSAM(StretchedSquare, nn.Module):
     """Segment what points and boxes ask for.
 
     Args:
@@ -55,6 +57,7 @@ class EfficientSAM(nn.Module):
         self.backbone = backbone
         self.image_size = image_size
         self.mask_size = image_size // 4
+        self.num_slots = NUM_SLOTS
         self.image_encoder = ImageEncoder(self.image_size, depth=12, **BACKBONES[backbone])
         self.prompt_encoder = PromptEncoder(self.image_size, self.image_encoder.grid, align_points=align_points)
         self.mask_decoder = MaskDecoder()
@@ -64,11 +67,12 @@ class EfficientSAM(nn.Module):
         nn.init.trunc_normal_(self.image_encoder.pos_embed, std=0.02)
         self.register_load_state_dict_pre_hook(_unwrap)
 
+    def extra_repr(self) -> str:
+        return f"{self.backbone}, image_size={self.image_size}, align_points={self.prompt_encoder.align_points}"
+
     def preprocess(self, image: Tensor) -> Tensor:
         """Resize (B, 3, H, W) in 0..1 to (B, 3, S, S) and normalise it by the ImageNet mean and deviation."""
-        if image.shape[-2] != self.image_size or image.shape[-1] != self.image_size:
-            image = F.interpolate(image, [self.image_size, self.image_size], mode="bilinear", align_corners=False)
-        return (image - self.pixel_mean) / self.pixel_std
+        return (self.resize(image) - self.pixel_mean) / self.pixel_std
 
     @torch.jit.export
     def encode_image(self, image: Tensor) -> Tensor:
@@ -146,7 +150,11 @@ class EfficientSAM(nn.Module):
         """Decode one mask of each object: of all four, the one that the network believes to be best.
 
         Args:
-            embeddings: as in :meth:`decode`, and so the rest.
+            embeddings: (B, 256, T, T) from :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers, as in :meth:`decode`.
+            size: (H, W) of the image that the points are pixels of.
+            mask_prompt: (B, Q, 1, 4T, 4T) low-resolution logits of the round before.
             mask_index: (B, Q) integers, which of the four masks to give instead, where each has a meaning of its own.
 
         Returns:
@@ -154,17 +162,35 @@ class EfficientSAM(nn.Module):
             (B, Q).
         """
         logits, iou = self.decode_all(embeddings, points, point_labels, size, mask_prompt)
-        index = iou.argmax(dim=2) if mask_index is None else mask_index  # (B, Q)
-        quality = iou.gather(2, index.unsqueeze(2)).squeeze(2)
-        index = index[:, :, None, None, None].expand(-1, -1, 1, logits.shape[-2], logits.shape[-1])
-        return logits.gather(2, index), quality
+        return select_mask(logits, iou, mask_index)
 
-    @torch.jit.export
-    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize logits (..., h, w) to (..., H, W) by bicubic interpolation, as upstream."""
-        flat = logits.reshape(-1, 1, logits.shape[-2], logits.shape[-1])
-        flat = F.interpolate(flat, [size[0], size[1]], mode="bicubic", align_corners=False)
-        return flat.reshape(logits.shape[:-2] + flat.shape[-2:])
+    def decode_traced(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: Tensor,
+        mask_prompt: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode all four masks of each object, for exporters; see :class:`scripts.networks.promptable.Exportable`."""
+        batch, queries, count = points.shape[:3]
+        encoder, side = self.prompt_encoder, self.image_size
+        across = size.flip(0)  # (W, H)
+        if encoder.align_points:
+            points = points + alignment(point_labels).unsqueeze(-1) * (1 - (across / side).clamp(max=1))
+        points = points * (side / across)
+        points = torch.where(points >= 0, points, torch.full_like(points, -1.0)).flatten(0, 1)  # (B*Q, N, 2)
+        labels, slots = point_labels.flatten(0, 1), torch.sym_max(count, self.num_slots)
+        points = torch.cat([points, points.new_full((1, 1, 1), -1.0).expand(batch * queries, self.num_slots, 2)], 1)
+        labels = torch.cat([labels, labels.new_full((1, 1), -1).expand(batch * queries, self.num_slots)], 1)
+        points, labels = points[:, :slots], labels[:, :slots]
+        tokens = encoder(points, labels, (side, side))
+        shown = encoder.embed_mask(mask_prompt.flatten(0, 1), points, labels, (side, side))
+        dense = has_mask * shown + (1 - has_mask) * encoder.embed_mask(None, points, labels, (side, side))
+        embeddings = embeddings.unsqueeze(1).expand(-1, queries, -1, -1, -1).flatten(0, 1) + dense
+        logits, iou = self.mask_decoder(embeddings, encoder.dense_pe(), tokens)
+        return logits.unflatten(0, (batch, queries)), iou.unflatten(0, (batch, queries))
 
     def forward(
         self, image: Tensor, points: Optional[Tensor] = None, point_labels: Optional[Tensor] = None

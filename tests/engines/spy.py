@@ -9,6 +9,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from scripts.networks import EfficientSAM
+from scripts.networks.geometry import StretchedSquare
 
 PREDICTED_IOU = 0.875
 SURE = 5.0  # its logits
@@ -25,7 +26,7 @@ class Asked:
     graph: bool  # whether gradients were kept
 
 
-class SpyNetwork(nn.Module):
+class SpyNetwork(StretchedSquare, nn.Module):
     """A click on the object adds all pixels as bright as the one under it, one on background takes their region away.
 
     A box adds what is in it as bright as its middle. Of the four masks the third promises the most and is the answer.
@@ -39,6 +40,7 @@ class SpyNetwork(nn.Module):
         super().__init__()
         self.tolerance = tolerance
         self.image_size = self.mask_size = image_size
+        self.num_slots = 6
         self.encoder = nn.Parameter(torch.tensor(1.0))
         self.decoder = nn.Parameter(torch.tensor(1.0))
         self.encoded: list[tuple[int, ...]] = []
@@ -87,7 +89,6 @@ class SpyNetwork(nn.Module):
         return mask
 
     decode_best = EfficientSAM.decode_best
-    upscale = EfficientSAM.upscale
 
 
 def picture(*patches: tuple[float, int, int, int, int], size: tuple[int, int] = (64, 64)) -> Tensor:

@@ -4,16 +4,19 @@
 import torch
 from torch import Tensor, nn
 
+from scripts.networks.geometry import StretchedSquare
+
 PREDICTED_IOU = 0.875
 IMAGE_SIZE = 64  # the side of its own grid, in which prompts come
 
 
-class BrightnessNetwork(nn.Module):
-    """It has the three methods that a session knows, and keeps the shapes of the images that it encodes."""
+class BrightnessNetwork(StretchedSquare, nn.Module):
+    """It keeps the shapes of the images that it encodes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.image_size = self.mask_size = IMAGE_SIZE
+        self.num_slots = 6
         self.encoded: list[tuple[int, ...]] = []
 
     def encode_image(self, image: Tensor) -> Tensor:
