@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 ARGS ?=
+# processes of make test
+WORKERS ?= 2
 # of make label
 LABEL_VENV ?= .venv-label
 HOST ?= 127.0.0.1
@@ -35,8 +37,8 @@ train: setup
 	@echo "The scores are metrics.json there; the model is model.pt, in $(if $(findstring --ckpt_dir,$(ARGS)),your ckpt_dir,models). More: $(VENV)/bin/tensorboard --logdir, of the folder tensorboard there"
 
 test: setup lint $(LABEL_TESTS)
-	$(RUN) pytest
-	$(RUN) pytest -m slow
+	$(RUN) pytest -n $(WORKERS) --dist loadfile
+	$(RUN) pytest -n $(WORKERS) --dist loadfile -m slow
 
 lint: setup
 	$(RUN) ruff format --check .
