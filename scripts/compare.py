@@ -20,16 +20,18 @@ from .errors import InputError
 from .inferers import PromptedSliceInferer
 from .io.axes import upright
 from .networks import EfficientSAM, find_weights, load
+from .networks.registry import MODELS, SHORT_NAMES
 from .prompts.form import Prompt, pad_prompts, read_entries
 from .reports.overlays import overlay, panels, to_uint8
 from .transforms import LoadCheckedImaged, RequestPromptsd, ToRGBd
 
-TITLES = {"vitt": "EfficientSAM-Ti", "vits": "EfficientSAM-S"}
+SHORT = {full: short for short, full in SHORT_NAMES.items()}
+TITLES = {SHORT.get(name, name): model.title for name, model in MODELS.items()}
 
 
-def load_network(backbone: str, path: str, image_size: int | None) -> EfficientSAM:
+def load_network(model: str, path: str, image_size: int | None) -> EfficientSAM:
     """Build the network that a checkpoint describes, and load it."""
-    return load(path, backbone=backbone, image_size=image_size).eval()
+    return load(path, model=model, image_size=image_size).eval()
 
 
 def draw_row(image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: Any) -> list[np.ndarray]:
@@ -37,7 +39,7 @@ def draw_row(image: MetaTensor, networks: dict[str, EfficientSAM], **prompts: An
 
     Args:
         image: (C, X, Y[, Z]) as read.
-        networks: by backbone.
+        networks: by name.
         prompts: ``points``, ``boxes`` and ``slice`` as in :func:`scripts.prompts.form.read_prompts`, all on one slice.
 
     Returns:
@@ -75,8 +77,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--image-size", type=int, help="the networks' own grid (default: as trained, else 256; upstream's is 1024)"
     )
-    for backbone, title in TITLES.items():
-        parser.add_argument(f"--{backbone}", metavar="PATH", help=f"weights of {title} (default: the best in models/)")
+    for name, title in TITLES.items():
+        parser.add_argument(f"--{name}", metavar="PATH", help=f"weights of {title} (default: the best in models/)")
     parser.add_argument("--output", default="compare.png", help="PNG to write (default compare.png)")
     arguments = parser.parse_args(argv)
     if arguments.points is None and arguments.boxes is None:
@@ -88,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     arguments = parse_arguments(argv)
     networks = {}
-    for backbone in TITLES:
-        path = getattr(arguments, backbone) or find_weights(Path(__file__).parents[1] / "models", backbone)
-        networks[backbone] = load_network(backbone, path, arguments.image_size)
+    for name in TITLES:
+        path = getattr(arguments, name) or find_weights(Path(__file__).parents[1] / "models", name)
+        networks[name] = load_network(name, path, arguments.image_size)
     image = LoadCheckedImaged("image")({"image": arguments.image})["image"]
     pictures: list[np.ndarray] = []
     titles: list[str] = []

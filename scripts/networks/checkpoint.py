@@ -8,43 +8,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .adapters import adapter_modules, add_adapters, load_adapter, read_adapter_settings
 from .checkpoint_file import Checkpoint, read_checkpoint
-from .efficient_sam import BACKBONES, EfficientSAM
-from .settings import NOTED, OF_DATA, OF_USE, TYPES, Settings
+from .efficient_sam import EfficientSAM
+from .registry import DEFAULT, MODELS, full_name, recognise
+from .settings import NOTED, OF_DATA, OF_USE, TYPES, Settings, upgrade_settings
 
 logger = logging.getLogger(__name__)
 
-MODELS = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
-POSITIONS = "image_encoder.pos_embed"
+BASES = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
 
 
-def find_weights(folder: str | Path, backbone: str | None = None, names: tuple[str, ...] | list[str] = ()) -> str:
+def find_weights(folder: str | Path, model: str | None = None, names: tuple[str, ...] | list[str] = ()) -> str:
     """Pick the best weights present: the given names first, then upstream's, then the ones shipped with the bundle.
 
     Args:
         folder: where weights lie.
-        backbone: ``"vitt"`` (also for nothing) or ``"vits"``.
+        model: name of the network, or its short name; nothing is EfficientSAM-Ti.
         names: file names to prefer, best first.
 
     Returns:
         The path of the first that exists.
 
     Raises:
-        InputError: when none does, or the backbone is unknown.
+        InputError: when none does, or there is no such network.
     """
-    backbone = backbone or "vitt"
-    if backbone not in BACKBONES:
-        raise InputError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
-    for name in (*names, f"efficient_sam_{backbone}.pth", f"efficient_sam_{backbone}_base.pth"):
+    model = full_name(model or DEFAULT)
+    for name in (*names, *MODELS[model].weights):
         path = Path(folder) / name
         if path.is_file():
             return str(path)
     raise InputError(
-        f"there are no weights of {backbone} in {folder}: give a checkpoint, fetch upstream's by python -m "
+        f"there are no weights of {model} in {folder}: give a checkpoint, fetch upstream's by python -m "
         "monai.bundle download_large_files --bundle_path . or, to train from nothing, --pretrained none"
     )
 
@@ -83,7 +81,7 @@ def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
     Raises:
         InputError: when the file cannot be loaded, or cannot be what is asked for.
     """
-    given = {name: None if value == "none" else value for name, value in asked.items() if value is not None}
+    given = _asked(asked)
     if str(path) == "none":
         logger.warning("no pretrained weights: the network starts from random numbers")
         return build_network(Settings(**_merged({}, given)))
@@ -105,7 +103,7 @@ def build_network(settings: Settings | Mapping[str, Any]) -> EfficientSAM:
     """Build the network that settings describe, with random weights and adapters that change nothing yet."""
     if isinstance(settings, Mapping):
         settings = Settings(**settings)
-    network = EfficientSAM(settings.backbone, settings.image_size, settings.align_points)
+    network = MODELS[settings.model].build(settings.image_size, settings.align_points)
     if settings.adapters is not None:
         add_adapters(network, **settings.adapters)
     network.settings = settings
@@ -127,7 +125,7 @@ def _given(path: str | Path) -> Path:
 def known_settings(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
     """Return what a checkpoint says of its network.
 
-    Files without settings (upstream's, Medical-SAM-Adapter's, older ones of this bundle) tell their backbone and their
+    Files without settings (upstream's, Medical-SAM-Adapter's, older ones of this bundle) tell their network and their
     adapters by their tensors, and no more.
 
     Args:
@@ -142,15 +140,18 @@ def known_settings(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
     """
     known = checkpoint.settings
     if known is None:
-        width = checkpoint.state[POSITIONS].shape[-1] if POSITIONS in checkpoint.state else None
         known = {"adapters": read_adapter_settings(checkpoint.state)}
-        for backbone, numbers in BACKBONES.items():
-            if numbers["dim"] == width:
-                known["backbone"] = backbone
+        model = recognise(checkpoint.state)
+        if model is not None:
+            known["model"] = model
         if checkpoint.image_size is not None:
             known["image_size"] = checkpoint.image_size
     if not isinstance(known, Mapping) or not all(isinstance(name, str) for name in known):
         raise InputError(f"{path} holds settings that are not by name: give a checkpoint of this bundle")
+    try:
+        known = upgrade_settings(known)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     unknown = [name for name in known if name not in TYPES]
     if unknown:
         raise InputError(f"{path} holds settings that this version has not ({', '.join(unknown)!r:.80}): upgrade it")
@@ -172,7 +173,7 @@ def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str
     Raises:
         InputError: when the file is of a network with other settings than those asked for.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = _asked(asked)
     known = known_settings(checkpoint, path)
     chosen = Settings(**_merged(known, given))
     for name in given.keys() & known.keys():
@@ -187,6 +188,12 @@ def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str
         if held is not None:
             logger.warning(f"{path} was trained with {name} {held}, and is used with {value}")
     return chosen
+
+
+def _asked(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Take what is asked for: nothing is left out, and ``"none"`` is nothing."""
+    given = {name: None if value == "none" else value for name, value in asked.items() if value is not None}
+    return {name: full_name(value) if name == "model" else value for name, value in given.items()}
 
 
 def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,12 +255,12 @@ def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -
     """Load what was read of a file; see :func:`load_weights`."""
     if "adapter" in checkpoint.whole:
         name = checkpoint.whole["base"]["name"]
-        base = next((p for p in (path.parent / name, MODELS / name) if p.is_file()), path.parent / name)
+        base = next((p for p in (path.parent / name, BASES / name) if p.is_file()), path.parent / name)
         logger.info(f"{path} is put on {base}")
         return load_adapter(load_weights(network, base), checkpoint.whole, path)
 
     state, notes, image_size = checkpoint.state, checkpoint.notes, checkpoint.image_size
-    _check_backbone(network, state, path)
+    _check_model(network, state, path)
     if image_size not in (None, network.image_size):
         logger.warning(
             f"{path} was saved at image_size {image_size} and is used at {network.image_size}: expect other results, "
@@ -291,20 +298,13 @@ def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -
     return network
 
 
-def _check_backbone(network: EfficientSAM, state: dict[str, Tensor], path: Path) -> None:
-    """Refuse weights of another backbone by name, before shapes are compared one by one."""
-    if POSITIONS not in state:
-        raise InputError(f"{path} is not an EfficientSAM checkpoint: it has no {POSITIONS}")
-    if state[POSITIONS].dim() != 3:
-        return
-    width, own = state[POSITIONS].shape[2], BACKBONES[network.backbone]["dim"]
-    if width != own:
-        names = {kind["dim"]: name for name, kind in BACKBONES.items()}
-        seen = f"backbone {names[width]}" if width in names else "another backbone"
-        raise InputError(
-            f"{path} holds {seen} (embedding width {width}) but the network is {network.backbone} ({own}): "
-            f"set the backbone to the file's, or give weights of {network.backbone}"
-        )
+def _check_model(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of another network by name, before shapes are compared one by one."""
+    own, seen = recognise(network.state_dict()), recognise(state)
+    if seen is None:
+        raise InputError(f"{path} is of no network that is known: {', '.join(MODELS)}")
+    if own is not None and seen != own:
+        raise InputError(f"{path} holds {seen} but the network is {own}: set model to {seen}, or give weights of {own}")
 
 
 def _listing(word: str, keys: list[str]) -> str:

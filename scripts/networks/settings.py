@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import SmallObjects
 from .adapters import adapter_settings
-from .efficient_sam import BACKBONES
+from .registry import DEFAULT, MODELS, full_name
 
 OF_DATA = ("classes", "intensity_range")  # another data set may have others
 OF_USE = ("crop",)  # a user may choose another
@@ -38,7 +38,7 @@ def _are_ids(value: Any) -> bool:
 
 # what each setting may be: a checkpoint comes from anywhere
 TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "backbone": (lambda value: isinstance(value, str) and value in BACKBONES, f"one of {', '.join(BACKBONES)}"),
+    "model": (lambda value: isinstance(value, str) and value in MODELS, f"one of {', '.join(MODELS)}"),
     "image_size": (
         lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 8192,
         "a whole number of pixels from 1 to 8192",
@@ -80,7 +80,7 @@ class Settings:
     """Settings of a network and of what it was trained on, saved with its weights and from which it is built again.
 
     Args:
-        backbone: of :class:`EfficientSAM`.
+        model: name of the network in :data:`scripts.networks.registry.MODELS`, or its short name.
         image_size: side of its own square grid in pixels.
         align_points: whether prompts on small images lie where they were placed.
         adapters: their kind and its numbers, or nothing.
@@ -96,7 +96,7 @@ class Settings:
         InputError: when one is not of its type, or there are no such adapters.
     """
 
-    backbone: str = "vitt"
+    model: str = DEFAULT
     image_size: int = 256
     align_points: bool = True
     adapters: dict[str, Any] | None = None
@@ -109,6 +109,7 @@ class Settings:
     trained_on: str | None = None
 
     def __post_init__(self) -> None:
+        self.model = full_name(self.model)
         for name, (is_right, what) in TYPES.items():
             value = getattr(self, name)
             if not is_right(value):
@@ -127,7 +128,7 @@ class Settings:
         Raises:
             InputError: when it is of another network; both values are named.
         """
-        for name, value in state_dict.items():
+        for name, value in upgrade_settings(state_dict).items():
             if name not in NOTED and value != getattr(self, name):
                 raise InputError(f"it has {name} {value}, but now it is {getattr(self, name)}: give the same again")
 
@@ -144,3 +145,15 @@ class Settings:
     def noting(self, object_diameter: float) -> "Settings":
         """Return the same settings with what a training found of its data."""
         return replace(self, object_diameter=object_diameter)
+
+
+def upgrade_settings(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of any version under the names of this one: up to 0.2, ``backbone`` named the network.
+
+    Args:
+        known: settings by name.
+    """
+    new = dict(known)
+    if "backbone" in new:
+        new["model"] = full_name(new.pop("backbone"))
+    return new

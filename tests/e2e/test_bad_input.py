@@ -96,7 +96,7 @@ def weights_as_resume(folder):
         (unreadable_image, "case_0.png cannot be read as an image"),
         (absent_classes, "no usable object of the classes {'tumour': [7]}"),
         (bad_fraction, "val_fraction is at least 0 and below 1, got 1.5"),
-        (other_backbone, "s.pt holds backbone vits (embedding width 384) but the network is vitt (192)"),
+        (other_backbone, "s.pt holds efficientsam_vits but the network is efficientsam_vitt"),
         (half_a_checkpoint, "half.pt is not a readable PyTorch checkpoint"),
         (absent_resume, "absent.pt does not exist"),
         (half_a_resume, "half.pt is not a readable checkpoint"),
@@ -112,7 +112,7 @@ def test_bad_input_is_one_line(folder, spoil, said):
     ("settings", "said"),
     [
         (absent_folder, "absent is not a folder"),
-        (lambda folder: {"backbone": "vitx"}, "backbone is one of vitt, vits, got 'vitx'"),
+        (lambda folder: {"backbone": "vitx"}, "efficientsam_vits, vitt, vits, got 'vitx'"),
         (lambda folder: {"image_size": 300}, "image_size is a positive multiple of 16, got 300"),
         (lambda folder: {"trainable": "['encoder']"}, "the network has no part 'encoder' to train"),
         (lambda folder: {"adapters": "{'kind': 'lora2'}"}, "the kind of adapters is one of bottleneck, got 'lora2'"),

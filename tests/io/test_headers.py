@@ -28,7 +28,7 @@ def nifti(shape, kind=(4, 16)):
     ("name", "content"),
     [
         ("a.nii", nifti((2000, 2000, 400))),
-        ("a.nii.gz", gzip.compress(nifti((2000, 2000, 400)))),
+        ("a.nii.gz", gzip.compress(nifti((2000, 2000, 400)), mtime=0)),
         ("a.nrrd", NRRD.format("short", "2000 2000 400", "gzip", "").encode() + b"\x1f\x8b"),
         ("a.nrrd", NRRD.format("double", "9 9 9", "raw", "").encode() + bytes(100)),
         ("a.mha", META.format("2000 2000 400", "MET_SHORT", "True", "LOCAL").encode() + b"x"),

@@ -212,7 +212,7 @@ def headers_only(claims):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.nii.gz", gzip.compress(headers_only((20000, 20000, 400)))),
+        ("a.nii.gz", gzip.compress(headers_only((20000, 20000, 400)), mtime=0)),
         ("a.nii", headers_only((2000, 2000, 400))),
         ("a.nrrd", b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2000 2000 400\nencoding: gzip\n\n\x1f\x8b"),
         ("a.nrrd", b"NRRD0004\ntype: short\ndimension: 3\nsizes: 9 9 9\nencoding: raw\ndata file: /etc/passwd\n\n"),

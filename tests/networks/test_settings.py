@@ -38,7 +38,7 @@ WIDE = {"kind": "bottleneck", "ratio": 0.5, "scale": 2.0, "decoder": True}
     "settings",
     [
         Settings(image_size=64),
-        Settings(backbone="vits", image_size=64, align_points=False),
+        Settings("vits", image_size=64, align_points=False),
         Settings(image_size=80, adapters=WIDE, class_masks=True, classes={"disc": [1, 2], "cup": [2]}),
         Settings(image_size=64, adapters={"kind": "bottleneck"}, intensity_range=[-175, 250], mask_feedback=False),
     ],
@@ -56,7 +56,7 @@ def test_whatever_loads_a_checkpoint_builds_its_network(save, settings):
     ("given", "message"),
     [
         ({"image_size": 128}, "with image_size 64, but image_size 128 is asked for"),
-        ({"backbone": "vits"}, "with backbone vitt, but backbone vits is asked for"),
+        ({"model": "vits"}, "with model efficientsam_vitt, but model efficientsam_vits is asked for"),
         ({"adapters": {"kind": "bottleneck", "ratio": 0.25}}, "with adapters .*0.5.*, but adapters .*0.25"),
         ({"align_points": False}, "with align_points True, but align_points False is asked for"),
         ({"class_masks": True}, "with class_masks False, but class_masks True is asked for"),
@@ -73,7 +73,7 @@ def test_a_setting_that_contradicts_the_file_is_refused_with_both_values(save, g
 def test_settings_that_agree_or_say_nothing_are_accepted(save):
     settings = Settings(image_size=64, adapters=WIDE)
     path = save(saved(settings)[1])
-    assert read_settings(path, image_size=64, backbone=None, adapters={"ratio": 0.5}) == settings
+    assert read_settings(path, image_size=64, model=None, adapters={"ratio": 0.5}) == settings
 
 
 def test_another_data_set_may_have_other_classes_and_another_window(save, caplog):
@@ -87,10 +87,10 @@ def test_another_data_set_may_have_other_classes_and_another_window(save, caplog
 @pytest.mark.parametrize("backbone", ["vitt", "vits"])
 def test_upstreams_checkpoint_tells_its_backbone_and_takes_the_rest_as_given(save, backbone):
     path = save({"model": upstream_state(EfficientSAM(backbone, 64))})
-    assert read_settings(path, image_size=512) == Settings(backbone=backbone, image_size=512)
-    assert read_settings(path) == Settings(backbone=backbone, image_size=256)
-    with pytest.raises(InputError, match="but backbone"):
-        read_settings(path, backbone="vits" if backbone == "vitt" else "vitt")
+    assert read_settings(path, image_size=512) == Settings(backbone, image_size=512)
+    assert read_settings(path) == Settings(backbone, image_size=256)
+    with pytest.raises(InputError, match="but model"):
+        read_settings(path, model="vits" if backbone == "vitt" else "vitt")
 
 
 def test_an_older_checkpoint_tells_its_size_and_its_adapters(save):
@@ -99,6 +99,16 @@ def test_an_older_checkpoint_tells_its_size_and_its_adapters(save):
     settings = read_settings(save(state))
     assert settings.image_size == 64
     assert settings.adapters == {"kind": "bottleneck", "ratio": 0.5, "scale": 0.5, "decoder": True}
+
+
+@pytest.mark.parametrize("backbone", ["vitt", "vits"])
+def test_a_checkpoint_of_version_0_2_names_its_network_by_its_backbone(save, backbone):
+    _, checkpoint = saved(Settings(backbone, image_size=64, adapters=WIDE))
+    old = {name: value for name, value in checkpoint["settings"].items() if name not in ("crop", "object_diameter")}
+    old["backbone"] = old.pop("model").removeprefix("efficientsam_")
+    settings = load(save({**checkpoint, "settings": old})).settings
+    assert settings == Settings(backbone, image_size=64, adapters=WIDE)
+    settings.load_state_dict(old)  # as a last.pth of that version is resumed
 
 
 def test_without_weights_settings_are_as_given_and_training_can_begin():
@@ -127,7 +137,7 @@ def test_training_goes_on_with_the_settings_of_what_it_starts_from_and_says_them
     """A window, classes and a scale of adapters were dropped without a word, and the result was served."""
     network, checkpoint = saved(FINE_TUNE)
     path = save(checkpoint)
-    nothing = dict.fromkeys(("backbone", "image_size", "classes", "class_masks", "intensity_range", "mask_feedback"))
+    nothing = dict.fromkeys(("model", "image_size", "classes", "class_masks", "intensity_range", "mask_feedback"))
     asked = {"adapters": {"kind": "bottleneck", "ratio": None, "scale": None, "decoder": True}, "crop": {"below": None}}
     with caplog.at_level(logging.INFO, "scripts"):
         again = load_to_train(path, **nothing, **asked, trained_on="here")
@@ -169,7 +179,7 @@ def test_adapters_are_added_to_weights_that_have_none(save):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"backbone": "vits"}, "holds backbone vitt"),
+        ({"model": "vits"}, "holds efficientsam_vitt but"),
         ({"adapters": "none"}, "holds adapters but the network has none"),
         ({"adapters": {"ratio": 0.25}}, "does not fit the network"),
     ],

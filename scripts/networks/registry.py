@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks that there are: how each is built, recognised by its tensors, and called."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import InputError
+from .efficient_sam import BACKBONES, EfficientSAM
+
+POSITIONS = "image_encoder.pos_embed"  # of EfficientSAM: (1, tokens, width)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network by its name.
+
+    Args:
+        title: for readers.
+        build: gives the network with random weights, for ``image_size`` and ``align_points``.
+        recognise: tells whether tensors by name are of it.
+        weights: file names of its weights in ``models``, best first.
+    """
+
+    title: str
+    build: Callable[..., Any]
+    recognise: Callable[[Mapping[str, Tensor]], bool]
+    weights: tuple[str, ...]
+
+
+def _has_width(width: int, state: Mapping[str, Tensor]) -> bool:
+    """Tell EfficientSAM's tensors of an embedding width from others."""
+    return POSITIONS in state and state[POSITIONS].shape[-1] == width
+
+
+MODELS: dict[str, Model] = {
+    f"efficientsam_{backbone}": Model(
+        title,
+        partial(EfficientSAM, backbone),
+        partial(_has_width, BACKBONES[backbone]["dim"]),
+        (f"efficient_sam_{backbone}.pth", f"efficient_sam_{backbone}_base.pth"),
+    )
+    for backbone, title in (("vitt", "EfficientSAM-Ti"), ("vits", "EfficientSAM-S"))
+}
+SHORT_NAMES = {f"{backbone}": f"efficientsam_{backbone}" for backbone in BACKBONES}
+DEFAULT = "efficientsam_vitt"
+
+
+def full_name(name: Any) -> str:
+    """Return the name of a network, of that or of its short name.
+
+    Args:
+        name: such as ``"efficientsam_vitt"`` or ``"vitt"``.
+
+    Raises:
+        InputError: when there is no such network.
+    """
+    full = SHORT_NAMES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(full, str) or full not in MODELS:
+        raise InputError(f"model is one of {', '.join([*MODELS, *SHORT_NAMES])}, got {name!r:.80}")
+    return full
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the network that tensors by name are of, or None for none that is known."""
+    return next((name for name, model in MODELS.items() if model.recognise(state)), None)
