@@ -127,7 +127,7 @@ def test_an_encoder_of_8_bits_is_smaller_and_near(network, images, written, tmp_
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in written[0].iterdir())
     assert (folder / "encoder.onnx").stat().st_size < 0.6 * (written[0] / "encoder.onnx").stat().st_size
     image = torch.rand(1, 3, 64, 64)
-    near, exact = (ExportedNetwork(each, "onnxruntime").encode_image(image) for each in (folder, written[0]))
+    near, exact = (ExportedNetwork(network, each, "onnxruntime").encode_image(image) for each in (folder, written[0]))
     assert 0 < (near - exact).abs().mean() < 0.2 * exact.abs().mean()
 
 

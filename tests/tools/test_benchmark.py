@@ -11,7 +11,7 @@ import pytest
 
 import tools.benchmark as benchmark
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORKS = list(benchmark.WORKS)
 
 
