@@ -48,16 +48,18 @@ class Forgetting:
         self.rows = EvaluatedRows()
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a trainer, after all that saves: at the end the network holds the best weights, not the latest."""
+        """Attach to a trainer."""
         self.rows.attach(self.evaluator)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, trainer: Engine) -> None:
+        latest = {name: tensor.cpu().clone() for name, tensor in self.network.state_dict().items()}
         self.network.load_state_dict(self.before)
         before = self.score()
         idist.barrier()  # until the best weights are written
         load_weights(self.network, self.path)
         after = self.score()
+        self.network.load_state_dict(latest)  # others may save them yet
 
         if idist.get_rank() > 0:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each file of configs/data and configs/finetune trains, and a kind of fine-tuning trains what it says."""
+"""Each layout of data and each file of configs/finetune trains, and a kind of fine-tuning trains what it says."""
 
 import pytest
 import torch
@@ -35,10 +35,11 @@ def stem(file):
     return file.rpartition("/")[2].removesuffix(".yaml")
 
 
-@pytest.mark.parametrize("file", files("data"), ids=stem)
-def test_a_layout_of_data_trains(folder, file):
-    data = LAYOUTS[stem(file)](folder / "data")
-    result = run_warm("training", [TRAIN, file], **SMALL, dataset_dir=data, **places(folder))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_of_data_trains(folder, layout):
+    data = LAYOUTS[layout](folder / "data")
+    more = [file for file in files("data") if stem(file) == layout]  # for the others nothing need be said
+    result = run_warm("training", [TRAIN, *more], **SMALL, dataset_dir=data, **places(folder))
     assert result.code == 0, result.err
     assert (folder / "models" / "model.pt").is_file()
 
@@ -52,9 +53,10 @@ def test_a_layout_of_data_refuses_another(folder, file):
     assert len(result.errors) == 1, result.err
 
 
-@pytest.mark.parametrize("file", files("finetune"), ids=stem)
+@pytest.mark.parametrize("file", ["adapter", *files("finetune")], ids=stem)
 def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, file):
-    network = network_of(TRAIN, file)
+    config = [TRAIN] if file == "adapter" else [TRAIN, file]  # which train.yaml does by itself
+    network = network_of(*config)
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     further = FURTHER if stem(file) == "adapter" else ()
     assert trained == {
@@ -66,7 +68,7 @@ def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, fi
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.save({"model": before}, folder / "start.pt")
     settings = {**SMALL, "dataset_dir": dataset, "pretrained": folder / "start.pt", **places(folder)}
-    result = run_warm("training", [TRAIN, file], **settings)
+    result = run_warm("training", config, **settings)
     assert result.code == 0, result.err
     assert f"parameters: {sum(p.numel() for p in network.parameters() if p.requires_grad):,} trained" in result.out
 

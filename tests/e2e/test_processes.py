@@ -30,6 +30,7 @@ from tests.files import write_picture
 pytestmark = pytest.mark.slow
 
 TRAIN_TOGETHER = [TRAIN, "configs/multi_gpu_train.yaml"]
+ALSO_TOGETHER = [TRAIN, "configs/also_validate.yaml", "configs/multi_gpu_train.yaml"]
 EVALUATE_TOGETHER = [*EVALUATE, "configs/multi_gpu_evaluate.yaml"]
 PREDICT_TOGETHER = [INFERENCE, "configs/multi_gpu_inference.yaml"]
 PRETRAIN_TOGETHER = [TRAIN, "configs/pretrain.yaml", "configs/multi_gpu_train.yaml"]
@@ -138,7 +139,7 @@ def test_the_same_global_batch_gives_the_same_loss_curve(folder, dataset, more):
 def test_processes_stop_early_together_and_tell_what_was_forgotten(folder, dataset):
     other = make_folder(folder / "other", 3)
     settings = {**SMALL, "max_epochs": 9, "early_stop_patience": 1, "learning_rate": 1e-12, "dataset_dir": dataset}
-    results = run_processes(2, "training", TRAIN_TOGETHER, **settings, **places(folder), also_validate=[str(other)],
+    results = run_processes(2, "training", ALSO_TOGETHER, **settings, **places(folder), also_validate=[str(other)],
                             val_fraction=0.7)  # fmt: skip
     assert_ended_well(results)
     assert load(folder / "models" / "last.pth")["trainer"]["iteration"] < 9 * 2

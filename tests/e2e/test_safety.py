@@ -15,6 +15,8 @@ from tests.files import write_picture, write_series
 
 pytestmark = pytest.mark.slow
 
+ALSO = [TRAIN, "configs/also_validate.yaml"]
+
 
 def test_a_training_says_what_it_was_good_for(trained):
     result, folder = trained
@@ -42,7 +44,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_epoch_before(folde
 def test_the_end_of_a_run_says_what_it_did_to_other_data_sets(folder, dataset):
     cells = make_cells(folder / "cells", count=6)
     settings = {**SMALL, "dataset_dir": dataset, **places(folder), "also_validate": [str(cells)]}
-    first = run_warm("training", TRAIN, **settings)
+    first = run_warm("training", ALSO, **settings)
     assert first.code == 0, first.err
     pairs = re.search(
         r"  cells: dice/click_1 (\S+) -> (\S+), dice/click_5 (\S+) -> (\S+), dice/box", first.out
@@ -56,7 +58,7 @@ def test_the_end_of_a_run_says_what_it_did_to_other_data_sets(folder, dataset):
     last = torch.load(folder / "models" / "last.pth", weights_only=True)["model"]
     assert all(torch.equal(final[name], last[name]) for name in final)
     again = {**settings, "max_epochs": 2, "resume_path": folder / "models" / "last.pth"}
-    assert f"cells: dice/click_1 {pairs[0]} -> " in run_warm("training", TRAIN, **again).out
+    assert f"cells: dice/click_1 {pairs[0]} -> " in run_warm("training", ALSO, **again).out
 
 
 def test_two_runs_do_not_share_a_folder_and_the_model_before_is_kept(folder, dataset):
@@ -72,8 +74,8 @@ def test_two_runs_do_not_share_a_folder_and_the_model_before_is_kept(folder, dat
     ("run_id", "config", "says"),
     [
         ("inferring", INFERENCE, "without weights the network would answer by random numbers"),
-        ("evaluating", EVALUATE, "there are no weights of vits"),
-        ("training", TRAIN, "there are no weights of vits"),
+        ("evaluating", EVALUATE, "there are no weights of efficientsam_vits"),
+        ("training", TRAIN, "there are no weights of efficientsam_vits"),
     ],
 )
 def test_random_numbers_answer_nothing_and_training_begins_from_them_only_if_told(
