@@ -91,13 +91,13 @@ def quote_paths(argv: Sequence[str]) -> list[str]:
 
 
 def _is_changed(value: str) -> bool:
-    """Tell a text that does not reach a config as it is."""
+    """Return whether a text does not reach a config as it is."""
     read = _literal(value)
     return "#" in value or (isinstance(read, (int, float)) and str(read) != value)
 
 
 def as_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give settings that come from outside, as overrides of a config that takes them as they are.
+    """Return settings that come from outside, as overrides of a config that takes them as they are.
 
     MONAI evaluates a text that begins with ``$``, and reads ``@``, ``%`` and ``#`` in texts. It reads nothing in a
     tuple, so that the values stand in one, and each setting is the expression that gives its own.
@@ -160,7 +160,7 @@ def check_settings(argv: Sequence[str]) -> None:
 
 
 def describe_settings(files: Sequence[str]) -> str:
-    """Give what config files say of themselves and of the settings that a user may give, as it stands there."""
+    """Return what config files say of themselves and of the settings that a user may give, as it stands there."""
     parts = [part for file in files for part in Path(file).read_text(encoding="utf-8").split("\n# --- ")]
     told = [part.rstrip() for part in parts if part.startswith(("#", *USERS_PARTS))]
     return "\n\n".join(part if part.startswith("#") else f"# --- {part}" for part in told)
@@ -179,7 +179,7 @@ def _check_setting(name: str, parser: ConfigParser) -> None:
 
 
 def _is_setting(value: object) -> bool:
-    """Tell a value that a user may write on the command line from a part of the workflow."""
+    """Return whether a value is one that a user may write on the command line, and no part of the workflow."""
     if isinstance(value, dict):
         return "_target_" not in value and not any(isinstance(each, (dict, list)) for each in value.values())
     return not isinstance(value, list) or not any(isinstance(each, (dict, list)) for each in value)

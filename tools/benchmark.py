@@ -108,7 +108,7 @@ WORKS: dict[str, Callable[[Row, str], Call]] = {
 
 
 def _click(row: Row, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give one foreground click in the middle of each image."""
+    """Return one foreground click in the middle of each image."""
     points = torch.full((row.batch, 1, 1, 2), row.image_size / 2, device=device)
     return points, torch.ones(row.batch, 1, 1, dtype=torch.long, device=device)
 
@@ -147,7 +147,7 @@ def start_memory(device: str) -> int:
 
 
 def peak_memory(device: str) -> int:
-    """Give the most bytes that were in use at once."""
+    """Return the most bytes that were in use at once."""
     return torch.cuda.max_memory_allocated() if device == "cuda" else _resident_bytes("VmHWM")
 
 
@@ -168,7 +168,7 @@ def count_flop(row: Row) -> int:
 
 
 def measure_matmul(threads: int, device: str) -> float:
-    """Give the GFLOP per second of a float32 matrix product."""
+    """Return the GFLOP per second of a float32 matrix product."""
     torch.set_num_threads(threads)
     a, b = torch.randn(2, MATRIX_SIZE, MATRIX_SIZE, device=device)
     seconds = statistics.median(time_call(lambda: a @ b, device) for _ in range(MATRIX_REPEATS))

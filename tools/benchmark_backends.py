@@ -32,7 +32,7 @@ INT8 = "onnxruntime, 8 bits"
 
 
 def prepare(network: EfficientSAM, backends: list[str], pictures: str | None, folder: Path) -> dict[str, Any]:
-    """Give the network by each backend, and of 8 bits where there are pictures."""
+    """Return the network by each backend, and of 8 bits where there are pictures."""
     answering: dict[str, Any] = {backend: with_backend(network, backend, str(folder)) for backend in backends}
     if pictures:
         with_backend(network, "onnxruntime", str(folder))
@@ -44,7 +44,7 @@ def prepare(network: EfficientSAM, backends: list[str], pictures: str | None, fo
 
 
 def measure(answering: Any, size: int, repeats: int) -> tuple[float, float]:
-    """Give the seconds of an encoding and of a click: medians of so many, after one to warm up."""
+    """Return the seconds of an encoding and of a click: medians of so many, after one to warm up."""
     image, click = torch.rand(1, 3, size, size), (torch.full((1, 1, 1, 2), size / 2), torch.ones(1, 1, 1).long())
     embeddings = answering.encode_image(image)
     calls = (lambda: answering.encode_image(image), lambda: answering.decode_best(embeddings, *click, (size, size)))

@@ -29,7 +29,7 @@ COLUMNS = {  # of the table, and how each is written
 
 
 def matched_ious(predicted: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Give the IoU of each pair of a predicted and a labelled instance that match.
+    """Return the IoU of each pair of a predicted and a labelled instance that match.
 
     Args:
         predicted: integers of any shape, 0 is background, each other value an instance.
@@ -82,7 +82,7 @@ def find_pairs(predictions: Path, labels: Path) -> list[tuple[str, Path, Path]]:
 
 
 def stem(path: Path) -> str:
-    """Give a file's name without its suffix, which may be .nii.gz."""
+    """Return a file's name without its suffix, which may be .nii.gz."""
     return path.name.removesuffix(image_suffix(path) or path.suffix)
 
 

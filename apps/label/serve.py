@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def check_folder(studies: str) -> Path:
-    """Give the folder of the images, and say which are offered.
+    """Return the folder of the images, and say which are offered.
 
     Raises:
         SystemExit: with a sentence, when it is none, or nothing can be saved there.

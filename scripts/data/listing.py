@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, ".dcm", ".nii", ".nii.gz", ".seg.nrrd", ".n
 
 
 def image_suffix(path: Path) -> str | None:
-    """Give the suffix of an image file, ``.nii.gz`` being one; hidden and other files have none."""
+    """Return the suffix of an image file, ``.nii.gz`` being one; hidden and other files have none."""
     name = path.name.lower()
     if name.startswith("."):
         return None
@@ -132,7 +132,7 @@ def split_pairs(
 
 
 def _can_open(pair: Pair) -> bool:
-    """Tell whether the files of a pair are there, and begin as their kind does."""
+    """Return whether the files of a pair are there, and begin as their kind does."""
     label = pair["label"]
     for name in [pair["image"], *([label] if isinstance(label, str) else chain(*label))]:
         path = Path(name)

@@ -29,8 +29,8 @@ def mixture_datalist(
             connected part of a label id is an object of its own). A path stands for a set that has nothing of its own.
         cache_dir: where the sample is kept, which a ``dataset_dir`` of null is.
         val_images: how many images of each set validate at most; the same each time.
-        val_fraction: and
-        seed: of sets without a split of their own.
+        val_fraction: share that validates of sets without a split of their own.
+        seed: of that split.
 
     Raises:
         InputError: when the mixture is empty, has a key that is not known, names a set twice or has a bad weight.
@@ -75,7 +75,7 @@ def set_name(part: Mapping[str, Any]) -> str:
 
 
 def mixture_weights(items: Sequence[Pair], mixture: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Give each item's probability of being drawn: its set's share, divided among the set's items.
+    """Return each item's probability of being drawn: its set's share, divided among the set's items.
 
     Args:
         items: of a data set whose pairs come from :func:`mixture_datalist`.

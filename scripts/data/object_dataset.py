@@ -86,7 +86,7 @@ class ObjectDataset(CacheDataset):
         super().__init__(items, transform, cache_rate=cache_rate, progress=False, copy_cache=True)
 
     def mean_diameter(self) -> float:
-        """Give the diameter in pixels of a disc as large as the mean object."""
+        """Return the diameter in pixels of a disc as large as the mean object."""
         cases = [read_case(item["case"]) for item in self.data]
         areas = [area for case in cases if case["objects"] != [WHOLE] for area in case["areas"]]
         return 2 * math.sqrt(sum(areas) / max(len(areas), 1) / math.pi)
@@ -161,7 +161,7 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
 
 
 def _check_pair(load_image: LoadCheckedImaged, load_label: LoadCheckedImaged, pair: Pair) -> list | str:
-    """Give the ids and their pixels on each slice of a label, or a sentence that says what is wrong with the pair."""
+    """Return the ids and their pixels on each slice of a label, or a sentence that says what is wrong with the pair."""
     try:
         image = load_image({"image": pair["image"]})["image"]
         label = on_grid_of(label_values(load_label({"label": pair["label"]})["label"]), image)
@@ -196,7 +196,7 @@ def _size(image: torch.Tensor) -> str:
 
 
 def _signature(path: Label | list[str]) -> list:
-    """Tell the state of a file, or of lists of them, without reading it."""
+    """Return the state of a file, or of lists of them, without reading it."""
     if not isinstance(path, str):
         return [_signature(one) for one in path]
     try:

@@ -19,7 +19,7 @@ CLASSES = ("disc", "cup")  # ids 1 and 2; the cup lies inside the disc
 
 
 def is_refuge(root: Path) -> bool:
-    """Tell whether a folder holds this release."""
+    """Return whether a folder holds this release."""
     return (root / TRAINING).is_dir()
 
 

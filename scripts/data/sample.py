@@ -95,7 +95,7 @@ def _read_datalist(folder: Path) -> dict:
 
 
 def _is_complete(folder: Path, recipe: dict) -> bool:
-    """Tell whether the folder holds every file of the sample that this recipe makes."""
+    """Return whether the folder holds every file of the sample that this recipe makes."""
     datalist = _read_datalist(folder)
     if datalist.get("recipe") != recipe:
         return False

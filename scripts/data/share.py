@@ -12,7 +12,7 @@ from ..errors import InputError
 
 
 def own_share(items: Sized) -> range:
-    """Give this process its block of consecutive items, all of them where there is one process.
+    """Return the block of consecutive items of this process, all of them where there is one process.
 
     What is gathered from one process after the other is then in the order of the items, as MONAI's DistributedSampler,
     which deals them out in turn, does not have it. It serves a DataLoader as its sampler.

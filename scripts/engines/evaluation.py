@@ -135,7 +135,7 @@ def add_click(
 
 
 def flipped(xy: np.ndarray, labels: np.ndarray, mask: np.ndarray, before: int) -> int:
-    """Tell whether the last point is a new background click that did its work (1) or not (0), or is none (-1)."""
+    """Return whether the last point is a new background click that did its work (1) or not (0), or is none (-1)."""
     if len(labels) == before or labels[-1] != BACKGROUND:
         return -1
     x, y = xy[-1].astype(int)

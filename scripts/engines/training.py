@@ -92,7 +92,7 @@ class IterativeClicks(nn.Module):
         return int(torch.randint(1, self.rounds + 1, ()))
 
     def answer(self, logits: Tensor, iou: Tensor) -> Tensor:
-        """Give the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown."""
+        """Return the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown."""
         if self.layout is not None:
             return self.layout.select(logits, iou)[0]
         return select_mask(logits, iou)[0]

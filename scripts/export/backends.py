@@ -82,7 +82,7 @@ class ExportedNetwork(nn.Module):
 
 
 def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:
-    """Give a network that answers by another backend; torch's is the network itself.
+    """Return a network that answers by another backend; torch's is the network itself.
 
     Args:
         network: with its weights.
@@ -116,7 +116,7 @@ def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: st
 
 
 def fingerprint(network: EfficientSAM) -> str:
-    """Tell weights and settings from all others."""
+    """Return a name that tells weights and settings from all others."""
     state = hashlib.sha256(f"{FORMAT} {type(network).__name__} {network.extra_repr()}".encode())
     for name, tensor in network.state_dict().items():
         state.update(name.encode() + tensor.cpu().numpy().tobytes())

@@ -98,7 +98,7 @@ def check_torchscript(network: EfficientSAM, folder: Path, images: Sequence[Tens
 
 
 def clicks(count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Give each of some objects a click and a click beside it, and every other one a box: (1, Q, 2, 2) and labels."""
+    """Return a click and a click beside it for each object, and a box for every other one: (1, Q, 2, 2) and labels."""
     draw = np.random.RandomState(count)
     xy = np.sort(draw.uniform(0.1, 0.9, (1, count, 2, 2)), axis=2) * np.array(size[::-1])
     labels = np.where(np.arange(count)[None, :, None] % 2, [2, 3], [1, 0])
@@ -118,7 +118,7 @@ class Found:
         self.agreement = min(self.agreement, float(((expected > 0) == (answer > 0)).float().mean()))
 
     def result(self) -> tuple[float, float]:
-        """Give both.
+        """Return the largest deviation and the smallest agreement.
 
         Raises:
             InputError: when they are not what an export may differ by.

@@ -115,7 +115,7 @@ def write(
 
 
 def example_of(network: EfficientSAM) -> tuple[Tensor, Tensor, Tensor]:
-    """Give two images of 48 x 80 pixels and three objects of four points on each."""
+    """Return two images of 48 x 80 pixels and three objects of four points on each."""
     points = torch.rand(2, 3, 4, 2, generator=torch.Generator().manual_seed(0)) * 40
     return torch.rand(2, 3, 48, 80), points, torch.ones(2, 3, 4, dtype=torch.int64)
 

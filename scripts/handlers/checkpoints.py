@@ -76,7 +76,7 @@ class CheckpointFiles:
         )
 
     def score(self, engine: Engine) -> float:
-        """Give the value that decides.
+        """Return the value that decides.
 
         Raises:
             InputError: when it is not a number, by which nothing can be the best.
@@ -94,7 +94,7 @@ class CheckpointFiles:
         engine.add_event_handler(self.event, self.checkpoint)
 
     def state_dict(self) -> Mapping:
-        """Give what is known of the best so far."""
+        """Return what is known of the best so far."""
         return self.checkpoint.state_dict()
 
     def load_state_dict(self, state_dict: Mapping) -> None:

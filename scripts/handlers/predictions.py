@@ -185,5 +185,5 @@ class PredictionSaver:
 
 
 def upright_ids(labels: MetaTensor, k: int = 0) -> np.ndarray:
-    """Give the (H, W) ids of a label map (1, X, Y), or of a slice of one (1, X, Y, Z)."""
+    """Return the (H, W) ids of a label map (1, X, Y), or of a slice of one (1, X, Y, Z)."""
     return upright(np.asarray((labels[0, ..., k] if labels.ndim == 4 else labels[0]).cpu()))

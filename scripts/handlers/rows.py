@@ -24,7 +24,7 @@ class EvaluatedRows:
         self.cases += [item["case"] for item in engine.state.batch]
 
     def table(self, engine: Engine) -> tuple[list[Row], Columns]:
-        """Give the rows of all processes, and for each metric its values of them; all processes must call."""
+        """Return the rows of all processes, and for each metric its values of them; all processes must call."""
         rows = list_rows([read_case(case) for case in string_list_all_gather(self.cases)])
         details = {name: np.asarray(values.cpu(), float) for name, values in engine.state.metric_details.items()}
         return rows, align(details, rows)

@@ -26,12 +26,12 @@ class Found:
 
     @property
     def score(self) -> float:
-        """Give what masks compete by: of the two, neither alone tells the true IoU as well as their product."""
+        """Return what masks compete by: of the two, neither alone tells the true IoU as well as their product."""
         return self.predicted_iou * self.stability
 
 
 def stability_score(logits: Tensor) -> Tensor:
-    """Tell how little masks change with the threshold: the IoU at a higher and a lower one (SAM, appendix B).
+    """Return how little masks change with the threshold: the IoU at a higher and a lower one (SAM, appendix B).
 
     Args:
         logits: (Q, h, w), threshold 0.

@@ -116,7 +116,7 @@ class PromptedSliceInferer(SliceInferer):
         return entries
 
     def kept_of(self, network: Promptable, key: tuple | None) -> dict:
-        """Give what is kept of a slice: embeddings by crop, which its session fills."""
+        """Return what is kept of a slice: embeddings by crop, which its session fills."""
         if key is None or torch.is_grad_enabled():
             return {}
         key = (*key, weights_state(network))
@@ -183,7 +183,7 @@ def merge_looks(session: PromptSession, owners: Sequence[int], layout: ClassLayo
 
 
 def source_state(image: Tensor) -> tuple | None:
-    """Tell the file that a batch of one image comes from, and its state; None where there is no such file."""
+    """Return the file that a batch of one image comes from, and its state; None where there is no such file."""
     path = getattr(image, "meta", {}).get("filename_or_obj")
     path = path[0] if isinstance(path, (list, tuple)) else path
     try:
@@ -193,6 +193,6 @@ def source_state(image: Tensor) -> tuple | None:
 
 
 def weights_state(network: Any) -> tuple:
-    """Tell weights from others that were loaded into the same network since."""
+    """Return what tells weights from others that were loaded into the same network since."""
     parameters = network.parameters() if hasattr(network, "parameters") else ()
     return tuple((id(p), p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters)

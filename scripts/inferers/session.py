@@ -119,7 +119,7 @@ class PromptSession:
             self.decode(list(cut), prompts)
 
     def is_cut(self, look: Look) -> bool:
-        """Tell whether a mask reaches the border of its crop where the image goes on."""
+        """Return whether a mask reaches the border of its crop where the image goes on."""
         if look.crop is None or look.low is None:
             return False
         (x0, y0, x1, y1), mask = look.crop, look.low[0] > 0
@@ -132,7 +132,7 @@ class PromptSession:
         return any(goes_on and bool(edge.any()) for goes_on, edge in sides)
 
     def part(self, look: Look) -> tuple[Crop, Tensor]:
-        """Give the window that an object was last seen on, and its logits there (h, w)."""
+        """Return the window that an object was last seen on, and its logits there (h, w)."""
         assert look.low is not None, "run before you ask"
         x0, y0, x1, y1 = window = look.crop or (0, 0, *self.size[::-1])
         return window, self.network.upscale(look.low.float(), (y1 - y0, x1 - x0))[0]
@@ -144,7 +144,7 @@ class PromptSession:
         return SURE * (2 * self.network.shrink(seen[None, None].float())[0] - 1) if bool(seen.any()) else None
 
     def is_unseen(self, q: int, prompt: Prompt) -> bool:
-        """Tell whether the object has a box before its first look, or a part outside the crop that it is seen on."""
+        """Return whether the object has a box before its first look, or a part outside the crop that it is seen on."""
         look, (xy, labels) = self.looks[q], prompt
         if look.low is None:
             return bool((labels == TOP_LEFT).any())
@@ -170,7 +170,7 @@ class PromptSession:
             self.kept.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
 
     def extent(self, q: int, prompt: Prompt) -> Box | None:
-        """Give the box around all that is known of an object: its box, its last mask and its foreground clicks."""
+        """Return the box around all that is known of an object: its box, its last mask and its foreground clicks."""
         xy, labels = prompt
         clicks = [(x, y, x, y) for x, y in xy[np.isin(labels, INSIDE)].tolist()]
         corners = [
@@ -185,7 +185,7 @@ class PromptSession:
         return box_around(boxes + clicks) if boxes + clicks else None
 
     def whole(self) -> Tensor:
-        """Give the image for the network, which resizes it: a large one's channels one by one, to spare memory."""
+        """Return the image for the network, which resizes it: a large one's channels one by one, to spare memory."""
         if self.image.dtype != torch.uint8 or self.size[0] * self.size[1] < LARGE:
             return as_rgb(self.image)
         return torch.cat([self.network.resize(as_rgb(channel)) for channel in self.image.split(1, dim=1)], dim=1)

@@ -40,7 +40,7 @@ MAKER = {
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell a DICOM file, by its suffix or else by its first bytes; a DICOMDIR lists files and is none."""
+    """Return whether a file is DICOM, by its suffix or else its first bytes; a DICOMDIR lists files and is none."""
     if not path.is_file() or path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
@@ -50,12 +50,12 @@ def is_dicom(path: Path) -> bool:
 
 
 def is_segmentation(path: Path) -> bool:
-    """Tell a DICOM SEG, which is a label, from an image."""
+    """Return whether a file is a DICOM SEG, which is a label and no image."""
     return is_dicom(path) and _header(path).get("SOPClassUID") in SEGMENTATIONS
 
 
 def series_files(folder: Path) -> list[Path]:
-    """Give the DICOM files of a folder that is one image: a volume of slices, or a single file.
+    """Return the DICOM files of a folder that is one image: a volume of slices, or a single file.
 
     Returns:
         The files, in the order of their names; none where the folder is no image, but holds several or none.

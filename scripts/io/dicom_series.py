@@ -67,7 +67,7 @@ def check_series(folder: Path, files: Sequence[Path]) -> Series:
 
 
 def placed(header: pydicom.Dataset) -> bool:
-    """Tell a header that says where its slice lies."""
+    """Return whether a header says where its slice lies."""
     return bool(header.get("ImageOrientationPatient")) and bool(header.get("ImagePositionPatient"))
 
 

@@ -61,5 +61,5 @@ def on_grid_of(label: MetaTensor, image: MetaTensor) -> MetaTensor:
 
 
 def _says_nothing(image: MetaTensor) -> bool:
-    """Tell a file without a position in space: an identity, as programs write it, in RAS or as ITK's LPS comes out."""
+    """Return whether a file has no position in space: an identity, in RAS or as ITK's LPS comes out."""
     return bool(np.allclose(np.abs(np.asarray(image.affine)), np.eye(4)))

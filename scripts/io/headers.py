@@ -55,7 +55,7 @@ def check_header(path: Path) -> None:
 
 
 def _nifti(path: Path) -> tuple[int, Path | None, bool]:
-    """Give the bytes that a NIfTI claims, the file that holds them, and whether it is compressed."""
+    """Return the bytes that a NIfTI claims, the file that holds them, and whether it is compressed."""
     try:
         image: Any = nibabel.load(path)  # reads no voxels
         claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
@@ -65,7 +65,7 @@ def _nifti(path: Path) -> tuple[int, Path | None, bool]:
 
 
 def _nrrd(path: Path) -> tuple[int, Path | None, bool]:
-    """Give the same of an NRRD."""
+    """Return what the header of an NRRD claims."""
     fields = _fields(path, ":", end="")
     data = fields.get("data file", fields.get("datafile"))
     width = NRRD_BYTES.get(fields.get("type", "").lower(), 1)
@@ -78,7 +78,7 @@ def _nrrd(path: Path) -> tuple[int, Path | None, bool]:
 
 
 def _meta_image(path: Path) -> tuple[int, Path | None, bool]:
-    """Give the same of a MetaImage."""
+    """Return what the header of a MetaImage claims."""
     fields = _fields(path, "=", end="elementdatafile")
     data = fields.get("elementdatafile", "LOCAL")
     width = META_BYTES.get(fields.get("elementtype", "").upper().removeprefix("MET_"), 1)

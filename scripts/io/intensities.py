@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def is_picture(image: Tensor) -> bool:
-    """Tell whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
+    """Return whether (C, X, Y) comes from an 8-bit picture, whose values mean the same in every file."""
     return image.dtype == torch.uint8 and image.ndim == 3
 
 
 def intensity_bounds(image: MetaTensor) -> list[float]:
-    """Give the 0.5th and 99.5th percentile, or the extremes where those are equal (a few bright pixels)."""
+    """Return the 0.5th and 99.5th percentile, or the extremes where those are equal (a few bright pixels)."""
     low, high = (float(v) for v in percentile(image.float(), (0.5, 99.5)))
     return [low, high] if low < high else [float(image.min()), float(image.max())]

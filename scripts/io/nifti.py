@@ -46,7 +46,7 @@ class NiftiReader(NibabelReader):
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell a NIfTI by its name."""
+    """Return whether a file is a NIfTI by its name."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
@@ -68,7 +68,7 @@ def save_like(path: Path, array: np.ndarray, source: Path) -> None:
 
 
 def affine_in_itk(path: Path) -> np.ndarray | None:
-    """Give where ITK, and so 3D Slicer and ITK-SNAP, has a NIfTI: by one of its forms, which nibabel may not choose.
+    """Return where ITK, and so 3D Slicer and ITK-SNAP, has a NIfTI: by one of its forms, which nibabel may not choose.
 
     Args:
         path: of the file.

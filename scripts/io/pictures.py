@@ -99,7 +99,7 @@ def check_tiff(path: Path) -> None:
 
 
 def read_indices(picture: Image.Image, name: str) -> Image.Image:
-    """Give a palette picture's indices as a label, or its greys where these are what it shows.
+    """Return a palette picture's indices as a label, or its greys where these are what it shows.
 
     Index 0 is the background. Programs that save a black and white mask with a palette may give white index 0: then the
     greys are the label, as every viewer shows it.
@@ -118,7 +118,7 @@ def read_indices(picture: Image.Image, name: str) -> Image.Image:
 
 
 def without_edges(values: np.ndarray, name: str) -> np.ndarray:
-    """Give a label without the greys that smoothing or JPEG left on its edges.
+    """Return a label without the greys that smoothing or JPEG left on its edges.
 
     A value is solid where a square of 3 x 3 pixels has it. In a mask that was resized with interpolation, drawn with
     a soft brush or saved as JPEG in between, only what is nearly black or nearly white is solid.

@@ -159,7 +159,7 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
         return image
 
     def file_of(self, path: Path) -> Path:
-        """Give what is to be read of a path: the one file of a folder, or a series, of which no other is beside it."""
+        """Return the file to read of a path: the only one of a folder, or the folder of a series."""
         if path.is_dir():
             files = series_files(path)
             if not files:
@@ -176,13 +176,13 @@ def load_segmentation(path: Path) -> MetaTensor:
 
 
 def _first_line(error: Exception) -> str:
-    """Give the first line that means something to a user; ITK puts a line of its own source before it."""
+    """Return the first line that means something to a user; ITK puts a line of its own source before it."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line and not re.fullmatch(r".*\.[ch]xx:\d+:", line)), type(error).__name__)
 
 
 def label_values(label: MetaTensor) -> MetaTensor:
-    """Give a label's ids as one int32 channel; the mean of several raters stays as it is.
+    """Return a label's ids as one int32 channel; the mean of several raters stays as it is.
 
     Args:
         label: (C, X, Y[, Z]) as read by :class:`LoadCheckedImaged`; several channels must be copies of each other (a
@@ -221,6 +221,6 @@ def label_values(label: MetaTensor) -> MetaTensor:
 
 
 def spatial_shape(image: MetaTensor | np.ndarray) -> tuple[int, ...]:
-    """Give (X, Y) or (X, Y, Z) of a channel-first image, without a last axis of one slice."""
+    """Return (X, Y) or (X, Y, Z) of a channel-first image, without a last axis of one slice."""
     shape = tuple(int(n) for n in image.shape[1:])
     return shape[:2] if len(shape) == 3 and shape[2] == 1 else shape

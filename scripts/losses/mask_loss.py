@@ -88,7 +88,7 @@ class PromptedMaskLoss(nn.Module):
 
 
 def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor, target: Tensor) -> Tensor:
-    """Give the mean cross-entropy of each mask at its object's clicks.
+    """Return the mean cross-entropy of each mask at its object's clicks.
 
     Args:
         logits: (N, M, H, W).
@@ -111,7 +111,7 @@ def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor, target: Ten
 
 
 def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Give the IoU of thresholded logits and masks, both (..., H, W), as (...); 1 where both are empty."""
+    """Return the IoU of thresholded logits and masks, both (..., H, W), as (...); 1 where both are empty."""
     predicted, true = (logits > 0).flatten(-2), (masks > 0.5).flatten(-2)
     union = (predicted | true).sum(-1)
     return torch.where(union > 0, (predicted & true).sum(-1) / union.clamp(min=1), 1.0)

@@ -98,7 +98,7 @@ class ClickFailures(MeanOverObjects):
         self.iou = check_iou(iou)
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None) -> Tensor:
-        """Tell of traces (B, clicks) whether they fail: (B, 1) of 1 and 0."""
+        """Return of traces (B, clicks) whether they fail: (B, 1) of 1 and 0."""
         return (y_pred < self.iou).all(1, keepdim=True).float()
 
 

@@ -93,7 +93,7 @@ def _rewound(source: Path | io.BytesIO) -> Path | io.BytesIO:
 
 
 def _unzip(path: Path) -> Path | io.BytesIO:
-    """Give the checkpoint inside a plain zip (upstream's S); torch's own files, zips too, stay as they are."""
+    """Return the checkpoint inside a plain zip (upstream's S); torch's own files, zips too, stay as they are."""
     if not zipfile.is_zipfile(path):
         return path
     with zipfile.ZipFile(path) as archive:

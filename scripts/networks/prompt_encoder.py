@@ -150,7 +150,7 @@ class PromptEncoder(nn.Module):
         return (near * sign[:, :, None, None]).sum(1, keepdim=True)
 
     def dense_pe(self) -> Tensor:
-        """Give the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""
+        """Return the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
         centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
         y, x = torch.meshgrid(centres, centres, indexing="ij")
@@ -158,7 +158,7 @@ class PromptEncoder(nn.Module):
 
     @torch.jit.unused
     def is_uncorrected(self) -> bool:
-        """Tell whether background clicks and masks change nothing yet."""
+        """Return whether background clicks and masks change nothing yet."""
         return not any(bool(parameter.any()) for parameter in self.last_of_corrections())
 
     @torch.jit.unused

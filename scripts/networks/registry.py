@@ -32,7 +32,7 @@ class Model:
 
 
 def _has_width(width: int, state: Mapping[str, Tensor]) -> bool:
-    """Tell EfficientSAM's tensors of an embedding width from others."""
+    """Return whether tensors are EfficientSAM's of an embedding width."""
     return POSITIONS in state and state[POSITIONS].shape[-1] == width
 
 

@@ -27,7 +27,7 @@ def _is_flag(value: Any) -> bool:
 
 
 def _are_ids(value: Any) -> bool:
-    """Tell classes: names that are no code, with label ids."""
+    """Return whether a value is classes: label ids by name."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str)
         and isinstance(ids, (list, tuple))
@@ -119,7 +119,7 @@ class Settings:
         self.crop = {**CROP, **self.crop}
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the settings as a checkpoint holds them."""
+        """Return the settings as a checkpoint holds them."""
         return asdict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

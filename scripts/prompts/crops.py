@@ -68,7 +68,7 @@ def wider(crop: Crop, size: Sequence[int]) -> Crop | None:
 
 
 def mask_box(mask: np.ndarray) -> Box | None:
-    """Give the box of a (H, W) mask, or None of an empty one."""
+    """Return the box of a (H, W) mask, or None of an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -76,11 +76,11 @@ def mask_box(mask: np.ndarray) -> Box | None:
 
 
 def box_around(boxes: Sequence[Box]) -> Box:
-    """Give the box around boxes."""
+    """Return the box around boxes."""
     corners = np.array(boxes)
     return (*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist())
 
 
 def holds(crop: Crop, point: Sequence[float]) -> bool:
-    """Tell whether a point (x, y) lies in a crop."""
+    """Return whether a point (x, y) lies in a crop."""
     return crop[0] <= point[0] < crop[2] and crop[1] <= point[1] < crop[3]

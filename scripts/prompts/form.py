@@ -66,7 +66,7 @@ def read_entries(image: Any) -> list[Entry] | None:
 
 
 def _is_collated(image: Any) -> bool:
-    """Tell a batch, whose meta holds a list for each key, from an image."""
+    """Return whether an image is a batch, whose meta holds a list for each key."""
     return any(isinstance(image.meta.get(key), (list, tuple)) for key in (META_KEY, "filename_or_obj"))
 
 
@@ -206,7 +206,7 @@ def read_prompts(
 
 
 def asks(entry: Entry) -> bool:
-    """Tell prompts that say what an object is; background clicks alone only say what a mask before them is not."""
+    """Return whether a prompt says what an object is; background clicks alone say what a mask before them is not."""
     return any(label != BACKGROUND for label in entry["labels"])
 
 
@@ -222,7 +222,7 @@ def _listed(value: Sequence | None, what: str, name: str) -> list:
 
 
 def _group_points(points: Sequence | None, name: str) -> list[list]:
-    """Give one list of points for each object, whether one or several were written."""
+    """Return one list of points for each object, whether one or several were written."""
     points = _listed(points, "points", name)
     if not points:
         return []

@@ -17,7 +17,7 @@ KEYS = ("foreground", "background", "roi")  # an item with one of these is a req
 
 
 def is_request(data: Mapping[Any, Any]) -> bool:
-    """Tell a client's request from an item of a list."""
+    """Return whether an item is a client's request, and not one of a list."""
     return any(key in data for key in KEYS)
 
 
@@ -74,7 +74,7 @@ def _indices(values: Any) -> list[int]:
 
 
 def _read_clicks(request: Mapping, shape: Sequence[int], shown: int) -> dict[int, list[tuple[list[float], int]]]:
-    """Give the clicks inside the image by slice; OHIF sends empty ones."""
+    """Return the clicks inside the image by slice; OHIF sends empty ones."""
     depth = shape[2] if len(shape) > 2 else 1
     clicks: dict[int, list[tuple[list[float], int]]] = {}
     for key, label in (("foreground", FOREGROUND), ("background", BACKGROUND)):
@@ -92,7 +92,7 @@ def _read_clicks(request: Mapping, shape: Sequence[int], shown: int) -> dict[int
 
 
 def _read_roi(values: Any, shape: Sequence[int], shown: int) -> tuple[list[list[float]], range]:
-    """Give a box's corners, clipped to the image, and the slices that it is on; nothing where it has no area."""
+    """Return a box's corners, clipped to the image, and the slices that it is on; nothing where it has no area."""
     roi = _indices(values)
     if len(roi) == 4:
         roi = [roi[0], roi[2], roi[1], roi[3], shown, shown]

@@ -41,7 +41,7 @@ class UprightSliced(Transform):
 
 
 def object_mask(label: Tensor, ids: Sequence[int]) -> Tensor:
-    """Give the (H, W) mask of an object.
+    """Return the (H, W) mask of an object.
 
     Args:
         label: (1, H, W) ids, or (C, H, W) soft masks of which id i is the i-th.

@@ -40,7 +40,7 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
 
 
 def name(value: Any, what: str) -> str:
-    """Give a name of an image, a label, a tag, a session or a model: never a path.
+    """Return a name of an image, a label, a tag, a session or a model: never a path.
 
     Raises:
         RequestError: when it could lead out of the folder that it is looked for in.
@@ -52,14 +52,14 @@ def name(value: Any, what: str) -> str:
 
 
 def text(value: Any, what: str) -> str:
-    """Give a short text, which is shown or noted and nothing else."""
+    """Return a short text, which is shown or noted and nothing else."""
     if not isinstance(value, str) or len(value) > MOST_NAME or not value.isprintable():
         raise RequestError(f"{what} is a short text, got {_shown(value)}")
     return value
 
 
 def flag(value: Any, what: str) -> bool:
-    """Give true or false, which clients send as texts too."""
+    """Return true or false, which clients send as texts too."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if not isinstance(value, bool):
@@ -93,7 +93,7 @@ def choice(*options: str) -> Field:
 
 
 def device(value: Any, what: str) -> str:
-    """Give a device that is there, by the name that the server's info has for it, or torch's."""
+    """Return a device that is there, by the name that the server's info has for it, or torch's."""
     known = {"cpu": "cpu", **device_map(), **{torch_name: torch_name for torch_name in device_map().values()}}
     if value in ("", "cuda", None) and "cuda" not in known:  # what clients send that do not care
         return next(iter(device_map().values()))
@@ -101,7 +101,7 @@ def device(value: Any, what: str) -> str:
 
 
 def position(value: Any, what: str) -> float | None:
-    """Give a number, or nothing for what is none: a hand that slips is no error."""
+    """Return a number, or nothing for what is none: a hand that slips is no error."""
     try:
         read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
@@ -110,12 +110,12 @@ def position(value: Any, what: str) -> float | None:
 
 
 def positions(value: Any, what: str) -> list[float | None]:
-    """Give a list of numbers; what is no list is empty."""
+    """Return a list of numbers; what is no list is empty."""
     return [position(each, what) for each in value[:6]] if isinstance(value, list) else []
 
 
 def clicks(value: Any, what: str) -> list[list[float | None]]:
-    """Give clicks: a list of indices [i, j, k]."""
+    """Return clicks: a list of indices [i, j, k]."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -124,7 +124,7 @@ def clicks(value: Any, what: str) -> list[list[float | None]]:
 
 
 def plain(value: Any, what: str) -> Any:
-    """Give JSON that only DICOM writers read: lists and objects of short texts, numbers, true and false."""
+    """Return JSON that only DICOM writers read: lists and objects of short texts, numbers, true and false."""
     if isinstance(value, list):
         return [plain(each, what) for each in value]
     if isinstance(value, dict):
@@ -135,7 +135,7 @@ def plain(value: Any, what: str) -> Any:
 
 
 def weights(value: Any, what: str) -> str:
-    """Give the name of weights that there are."""
+    """Return the name of weights that there are."""
     value = name(value[0] if isinstance(value, list) and value else value, what)
     find_weights(value)
     return str(value)

@@ -50,9 +50,9 @@ def make_door(hosts: list[str], origins: list[str], token: str | None, is_remote
     """Make the app that answers.
 
     Args:
-        hosts: and
-        origins: and
-        token: as of :class:`Gate`.
+        hosts: names by which the server may be called, see :class:`Gate`.
+        origins: of web pages that may ask, see :class:`Gate`.
+        token: that clients must show; nothing asks for none.
         is_remote: whether the studies are of a DICOMweb server, to which OHIF's requests go on.
     """
     app = FastAPI(title="EfficientSAM Adapter", docs_url="/", redoc_url=None)
@@ -149,7 +149,7 @@ def run_trainings(params: dict | None = Body(None)) -> Any:
 
 @routes.post("/activelearning/{strategy}", tags=["ActiveLearning"])
 def run_sample(strategy: str, params: dict | None = Body(None)) -> Any:
-    """Give the image to annotate next."""
+    """Return the image to annotate next."""
     return activelearning.sample(strategy, read_fields(params or {}, SAMPLE))
 
 

@@ -66,7 +66,7 @@ class Gate:
         await answer(scope, receive, send)
 
     def refuse(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
-        """Give the status and the sentence of a refusal, or nothing."""
+        """Return the status and the sentence of a refusal, or nothing."""
         host = headers.get("host", "")
         if urlsplit(f"//{host}").hostname not in self.hosts:
             return 400, f"this server is not {host:.80}: start it with that name in HOSTS"
@@ -92,7 +92,7 @@ class Gate:
 
     @staticmethod
     def shown(headers: Headers) -> str:
-        """Give the token that a client shows."""
+        """Return the token that a client shows."""
         kind, _, value = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return value.strip()

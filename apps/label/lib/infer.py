@@ -69,11 +69,11 @@ class PromptedInfer(BasicInferTask):
         return {**super().info(), "version": METADATA["version"]}
 
     def config(self) -> dict[str, Any]:
-        """Give a client's options, with the weights there are now."""
+        """Return a client's options, with the weights there are now."""
         return {**self._config, "model_filename": offered()}
 
     def get_path(self, validate: bool = True) -> str:
-        """Give the file of the weights that answer."""
+        """Return the file of the weights that answer."""
         return str(find_weights(BEST))
 
     def pre_transforms(self, data: Any = None) -> list:

@@ -25,7 +25,7 @@ class Kept(Generic[T]):
         self.lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Give what is kept, or make it; who asks for the same meanwhile waits, and who asks for another does not."""
+        """Return what is kept, or make it; who asks for the same meanwhile waits, and who asks for another does not."""
         with self.lock:
             one_maker = self.making.setdefault(key, Lock())
         with one_maker:

@@ -8,13 +8,13 @@ HEADERS = (".mhd", ".nhdr")
 
 
 def suffix_of(name: str) -> str | None:
-    """Give a file name's suffix as it is written, or nothing where it is not that of an image."""
+    """Return a file name's suffix as it is written, or nothing where it is not that of an image."""
     low = name.lower()
     return next((name[-len(suffix) :] for suffix in SUFFIXES if low.endswith(suffix) and low != suffix), None)
 
 
 def is_image(path: Path) -> bool:
-    """Tell a file that is offered: its name is that of an image, and it is not empty."""
+    """Return whether a file is offered: its name is that of an image, and it is not empty."""
     return (
         path.is_file()
         and not path.name.startswith(".")

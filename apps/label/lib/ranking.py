@@ -37,7 +37,7 @@ class LeastSure(Strategy):
         self.state: tuple | None = None
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, str] | None:
-        """Give the image to annotate next, or nothing where all have a label."""
+        """Return the image to annotate next, or nothing where all have a label."""
         images = sorted(datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")))
         state = file_state(find_weights(BEST))
         if self.state != state:  # the weights were others before

@@ -40,11 +40,11 @@ class Trainer(TrainTask):
         self.conf = conf
 
     def config(self) -> dict[str, Any]:
-        """Give a client's options."""
+        """Return a client's options."""
         return {"device": device_list(), "max_epochs": 10, "val_split": 0.2, "model_filename": offered()}
 
     def stats(self) -> dict[str, Any]:
-        """Tell how the last training went, epoch by epoch, and how it goes."""
+        """Return how the last training went, epoch by epoch, and how it goes."""
         try:
             stats = json.loads(STATS.read_text())
         except (OSError, ValueError):

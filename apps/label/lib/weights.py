@@ -41,7 +41,7 @@ class Best:
         self.of_sample = False
 
     def __call__(self) -> str:
-        """Give their name."""
+        """Return their name."""
         path = MODELS / FINE_TUNE
         if not path.is_file():
             return BASE

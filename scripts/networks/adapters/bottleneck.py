@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
         return [name for name, _ in self.named_parameters()]
 
     def is_fresh(self) -> bool:
-        """Tell whether it adds nothing yet."""
+        """Return whether it adds nothing yet."""
         return not bool(self.up.weight.any()) and not bool(self.up.bias.any())
 
 
@@ -76,7 +76,7 @@ def add_bottlenecks(network: EfficientSAM, ratio: float = 0.25, scale: float = 0
 
 
 def read_bottlenecks(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Tell the settings of the bottlenecks in a state dict that says nothing of them, or None where there are none.
+    """Return the settings of the bottlenecks in a state dict that says nothing of them, or None where there are none.
 
     Args:
         state: tensors by name.

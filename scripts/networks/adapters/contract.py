@@ -34,7 +34,7 @@ class AdapterModule(Protocol):
         ...
 
     def is_fresh(self) -> bool:
-        """Tell whether it changes nothing yet."""
+        """Return whether it changes nothing yet."""
         ...
 
 
@@ -82,7 +82,7 @@ def read_adapter_settings(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def adapter_modules(network: nn.Module) -> dict[str, AdapterModule]:
-    """Give the modules that adapt, by name."""
+    """Return the modules that adapt, by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, AdapterModule)}
 
 
@@ -200,13 +200,13 @@ def disable_adapters(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def adapter_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """Give what was trained: the tensors that take gradients, adapters and parts of the base alike."""
+    """Return what was trained: the tensors that take gradients, adapters and parts of the base alike."""
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     return {name: value for name, value in network.state_dict().items() if name in trained}
 
 
 def base_hash(network: nn.Module, trained: Mapping[str, Any]) -> str:
-    """Give the SHA-256 of all tensors of a network but those that were trained."""
+    """Return the SHA-256 of all tensors of a network but those that were trained."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         if name not in trained:
@@ -231,7 +231,7 @@ class AdapterWeights:
         self.hash: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Give ``adapter`` (tensors), ``settings`` and ``base`` (name and hash)."""
+        """Return ``adapter`` (tensors), ``settings`` and ``base`` (name and hash)."""
         trained = adapter_state_dict(self.network)
         if self.hash is None:  # what is frozen stays
             self.hash = base_hash(self.network, trained)
