@@ -31,7 +31,7 @@ class ToRGB(Transform):
         self.intensity_range = intensity_range
 
     def only_divides(self, image: Tensor) -> bool:
-        """Return whether nothing but its bytes divided by 255 is made of an image: a colour picture (3, X, Y) of 8 bits."""
+        """Return whether an image is a colour picture (3, X, Y) of 8 bits, which is only divided by 255."""
         return self.intensity_range is None and is_picture(image) and len(image) == 3
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
