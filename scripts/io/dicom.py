@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.misc
 from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
@@ -45,8 +46,7 @@ def is_dicom(path: Path) -> bool:
         return False
     if path.suffix.lower() == ".dcm":
         return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    return pydicom.misc.is_dicom(path)
 
 
 def is_segmentation(path: Path) -> bool:

@@ -8,6 +8,7 @@ appendix A).
 import numpy as np
 from scipy import ndimage
 
+from .crops import mask_window
 from .form import BACKGROUND, FOREGROUND, Prompt
 
 
@@ -27,10 +28,10 @@ def correction_click(
         or None when nothing is wrong.
     """
     differs = prediction != target
-    if not differs.any():
+    window = mask_window(differs)
+    if window is None:
         return None
     # all else happens where there are errors: an image may be large and its objects small
-    window = tuple(slice(*(np.flatnonzero(differs.any(axis))[[0, -1]] + (0, 1))) for axis in (1, 0))
     prediction, target = prediction[window], target[window]
     largest, wrong, label = 0, differs[window], FOREGROUND
     for errors, kind in ((target & ~prediction, FOREGROUND), (prediction & ~target, BACKGROUND)):
@@ -43,7 +44,7 @@ def correction_click(
         pixels = np.flatnonzero(wrong)
         y, x = np.unravel_index(pixels[rng.randint(len(pixels))], wrong.shape)
     else:
-        rows, columns = (slice(*(np.flatnonzero(wrong.any(axis))[[0, -1]] + (0, 1))) for axis in (1, 0))
+        rows, columns = mask_window(wrong) or (slice(0), slice(0))
         depth = ndimage.distance_transform_edt(np.pad(wrong[rows, columns], 1))[1:-1, 1:-1]
         y, x = np.add(np.unravel_index(depth.argmax(), depth.shape), (rows.start, columns.start))
     return Prompt(np.array([[x + window[1].start, y + window[0].start]], np.float32), np.array([label]))

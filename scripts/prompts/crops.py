@@ -67,12 +67,21 @@ def wider(crop: Crop, size: Sequence[int]) -> Crop | None:
     return x0, y0, x0 + side, y0 + side
 
 
-def mask_box(mask: np.ndarray) -> Box | None:
-    """Return the box of a (H, W) mask, or None of an empty one."""
+def mask_window(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """Return the rows and the columns that a (H, W) mask is on, or None of an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
-    return float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def mask_box(mask: np.ndarray) -> Box | None:
+    """Return the box of a (H, W) mask, or None of an empty one."""
+    window = mask_window(mask)
+    if window is None:
+        return None
+    rows, columns = window
+    return float(columns.start), float(rows.start), float(columns.stop - 1), float(rows.stop - 1)
 
 
 def box_around(boxes: Sequence[Box]) -> Box:

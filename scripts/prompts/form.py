@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .crops import mask_box
 
 PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 # a foreground click for several classes, of which this one need not be there: see class_layout.py
@@ -79,8 +80,10 @@ def click_prompt(mask: np.ndarray, rng: np.random.RandomState) -> Prompt:
 
 def box_prompt(mask: np.ndarray, rng: np.random.RandomState, jitter: float = 0.0) -> Prompt:
     """Draw the box around a (H, W) mask, each side moved at random by up to ``jitter`` of the box's side."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = np.array([[columns[0], rows[0]], [columns[-1], rows[-1]]], np.float32)
+    corners = mask_box(mask)
+    if corners is None:
+        raise ValueError("an empty mask has no box")
+    box = np.reshape(np.array(corners, np.float32), (2, 2))
     box += rng.uniform(-jitter, jitter, (2, 2)) * (box[1] - box[0] + 1)
     limit = np.array([mask.shape[1] - 1, mask.shape[0] - 1], np.float32)
     return Prompt(np.sort(box.clip(0, limit), axis=0).astype(np.float32), np.array([TOP_LEFT, BOTTOM_RIGHT]))
