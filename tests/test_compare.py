@@ -66,5 +66,5 @@ def test_command_without_weights_of_s_says_how_to_get_them(folder: Path):
     command = [sys.executable, "-m", "scripts.compare", str(folder / "picture.png"), "--points", "[[3,4,1]]"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
-    assert "error: there are no weights of vits" in result.stderr
+    assert "error: there are no weights of efficientsam_vits" in result.stderr
     assert "Traceback" not in result.stderr
