@@ -88,13 +88,12 @@ def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
     checkpoint = read_checkpoint(Path(path))
     held = known_settings(checkpoint, path)
     settings = Settings(**_merged(held, given))
-    for name, value in settings.state_dict().items():
-        if name in NOTED:
-            continue
-        usual = getattr(Settings(), name)
-        if name in held and name in given and getattr(Settings(**held), name) not in (value, None):
-            logger.info(f"{name} is {value} from now on: {path} was trained with {held[name]}")
-        elif name in held and name not in given and value != usual:
+    before, usual = Settings(**held), Settings()
+    for name in [each for each in held if each not in NOTED]:
+        value, was = getattr(settings, name), getattr(before, name)
+        if value != was and was is not None:
+            logger.info(f"{name} is {value} from now on: {path} was trained with {was}")
+        elif value == was and value != getattr(usual, name):
             logger.info(f"{name} is {value}, as of {path}")
     return load_checkpoint(build_network(settings), checkpoint, Path(path))
 

@@ -144,7 +144,16 @@ def test_training_goes_on_with_the_settings_of_what_it_starts_from_and_says_them
     assert again.settings == replace(FINE_TUNE, trained_on="here")
     assert torch.equal(again.eval()(recipe_images(1)), network.eval()(recipe_images(1)))
     told = [message for message in caplog.messages if f"as of {path}" in message]
-    names = {"image_size", "align_points", "classes", "class_masks", "intensity_range", "mask_feedback"}
+    names = {
+        "image_size",
+        "align_points",
+        "adapters",
+        "classes",
+        "class_masks",
+        "intensity_range",
+        "mask_feedback",
+        "crop",
+    }
     assert {message.split()[0] for message in told} == names
 
 
