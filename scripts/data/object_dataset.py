@@ -142,10 +142,12 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
     unknown = [i for i, result in enumerate(known) if result is None]
     if len(unknown) > 100:
         logger.info(f"checking {len(unknown)} images and labels")
-    check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        checked = dict(zip(unknown, pool.map(check, [data[i] for i in unknown])))
-    results = [checked.get(i, result) for i, result in enumerate(known)]
+    results = list(known)
+    if unknown:
+        check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for i, result in zip(unknown, pool.map(check, [data[i] for i in unknown])):
+                results[i] = result
     usable = [result if isinstance(result, list) else None for result in results]
     if usable != known:
         index.parent.mkdir(parents=True, exist_ok=True)

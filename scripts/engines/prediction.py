@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prediction of one image after another, where one that fails does not stop the others."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from monai.engines import Evaluator
@@ -23,11 +22,11 @@ class AttemptEach:
     def __init__(self, loader: InputLoader) -> None:
         self.loader = loader
 
-    def __call__(self, engine: Evaluator, batchdata: Mapping[str, Any]) -> Any:
+    def __call__(self, engine: Evaluator, batchdata: dict[str, Any]) -> Any:
         """Segment the image of a batch of one."""
         image = batchdata["image"].meta["filename_or_obj"]
         try:
-            return engine._iteration(engine, dict(batchdata))
+            return engine._iteration(engine, batchdata)
         except InputError as error:
             self.loader.fail(image[0] if isinstance(image, (list, tuple)) else image, error)
             engine.state.batch = []

@@ -68,9 +68,9 @@ class IterativeClicks(nn.Module):
         rounds = self.draw_rounds()
         rng = np.random.RandomState(int(torch.randint(2**31, ())))
         wanted = (label > 0.5).cpu().numpy()
-        asked = (label > 0.5).flatten(2).any(2)  # the rest is padding
+        asked = np.logical_or.reduce(wanted, axis=(2, 3))  # the rest is padding
         if self.layout is not None:
-            asked = asked.any(1, keepdim=True).expand_as(asked)
+            asked = np.broadcast_to(np.logical_or.reduce(asked, axis=1, keepdims=True), asked.shape)
         mask_prompt: Tensor | None = None
         predictions: list[RoundOutput] = []
         for done in range(rounds):
@@ -103,7 +103,7 @@ def add_clicks(
     point_labels: Tensor,
     predicted: np.ndarray,
     wanted: np.ndarray,
-    asked: Tensor,
+    asked: np.ndarray,
     rng: np.random.RandomState | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Append one click for each object where its prediction is wrong, and padding where it is not.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..networks import EfficientSAM
-from ..networks.promptable import Promptable, select_mask
+from ..networks.promptable import DecodesBest, Promptable
 from .files import SETTINGS, needed, sizes_of, write_onnx
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -22,7 +22,7 @@ FORMAT = 2  # of what is kept; another one is written anew
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
-class ExportedNetwork(nn.Module):
+class ExportedNetwork(DecodesBest, nn.Module):
     """Encode and decode by files, where the network that they were written from does by itself.
 
     Args:
@@ -68,17 +68,6 @@ class ExportedNetwork(nn.Module):
         feed |= {"size": torch.tensor(size).float(), "mask_prompt": mask, "has_mask": shown}
         logits, iou = self.decoder({name: value.contiguous().cpu().numpy() for name, value in feed.items()})
         return torch.from_numpy(logits).to(embeddings.device), torch.from_numpy(iou).to(embeddings.device)
-
-    def decode_best(
-        self,
-        embeddings: Tensor,
-        points: Tensor,
-        point_labels: Tensor,
-        size: tuple[int, int],
-        mask_prompt: Tensor | None = None,
-        mask_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        return select_mask(*self.decode_all(embeddings, points, point_labels, size, mask_prompt), mask_index)
 
 
 def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:

@@ -23,7 +23,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decode all four masks of each object, as :meth:`scripts.networks.promptable.Promptable.decode_all` does."""
+    """Decode all masks of each object: :meth:`scripts.networks.promptable.Exportable.decode_traced` as a module."""
 
     def __init__(self, network: Exportable) -> None:
         super().__init__()
@@ -38,19 +38,6 @@ class Decoder(nn.Module):
         mask_prompt: Tensor,
         has_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Decode from embeddings.
-
-        Args:
-            embeddings: (B, ...).
-            points: (B, Q, N, 2), (x, y) in pixels of the image.
-            point_labels: (B, Q, N) int64.
-            size: (2), float32: height and width of the image.
-            mask_prompt: (B, Q, 1, M, M) logits of the round before.
-            has_mask: (1), float32: 1 where there was one, 0 where ``mask_prompt`` says nothing.
-
-        Returns:
-            Logits (B, Q, 4, M, M) and predicted IoU (B, Q, 4).
-        """
         return self.network.decode_traced(embeddings, points, point_labels, size, mask_prompt, has_mask)
 
 

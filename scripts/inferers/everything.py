@@ -105,7 +105,13 @@ class EverythingInferer(SliceInferer):
         return torch.zeros((1, 1, *volume.shape[2:]), dtype=torch.int32, device=volume.device)
 
     def answer(
-        self, inputs: Tensor, image: Tensor, entries: list[Entry], network: Promptable, output: Tensor
+        self,
+        inputs: Tensor,
+        image: Tensor,
+        entries: list[Entry],
+        network: Promptable,
+        output: Tensor,
+        place: tuple | None,
     ) -> list[Entry]:
         """Find the instances of a slice, and lay them into its label map."""
         with torch.no_grad():

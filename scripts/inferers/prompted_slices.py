@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..io.axes import upright
-from ..io.file_state import file_state
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import SmallObjects
@@ -88,28 +87,35 @@ class PromptedSliceInferer(SliceInferer):
             across = torch.full((1, objects * classes, *shape), NOTHING, device=volume.device)
         return across.permute(0, 1, 4, 3, 2)
 
+    def asked(self, inputs: Tensor, entries: list[Entry]) -> list[Entry]:
+        """Leave out prompts that say nothing of an object, unless there is a mask that they correct."""
+        has_mask = getattr(inputs, "meta", {}).get(PREVIOUS_KEY) is not None
+        return [entry for entry in entries if has_mask or asks(entry)]
+
     def answer(
-        self, inputs: Tensor, image: Tensor, entries: list[Entry], network: Promptable, output: Tensor
+        self,
+        inputs: Tensor,
+        image: Tensor,
+        entries: list[Entry],
+        network: Promptable,
+        output: Tensor,
+        place: tuple | None,
     ) -> Sequence[Entry]:
         """Decode the objects that are asked for, and note what the network thinks of its answers in their entries."""
-        k, classes = entries[0]["slice"], len(self.layout or [0])
+        classes = len(self.layout or [0])
         previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]) ids, with an axis of its batch
         if previous is not None:
-            previous = upright(previous.reshape(*inputs.shape[2:4], -1)[..., k])
-        asked = [entry for entry in entries if previous is not None or asks(entry)]
-        if not asked:
-            return []
-        source = source_state(inputs)
-        session = self.segment(image, asked, network, previous, self.kept_of(network, source and (*source, k)))
+            previous = upright(previous.reshape(*inputs.shape[2:4], -1)[..., entries[0]["slice"]])
+        session = self.segment(image, entries, network, previous, self.kept_of(network, place))
         if self.merge:
-            merge_looks(session, [entry["object"] for entry in asked for _ in range(classes)], self.layout, output[0])
-        for index, entry in enumerate(asked):
+            merge_looks(session, [entry["object"] for entry in entries for _ in range(classes)], self.layout, output[0])
+        for index, entry in enumerate(entries):
             looks = session.looks[index * classes : (index + 1) * classes]
             entry["predicted_iou"] = round(looks[0].iou, 4)
             if not self.merge:
                 first = entry["object"] * classes
                 output[first : first + classes] = torch.stack([*map(session.paste, looks)])
-        return asked
+        return entries
 
     def report(self, entries: list[Entry], found: list[Entry]) -> list[Entry]:
         """Say of every prompt what came of it, in their order."""
@@ -180,16 +186,6 @@ def merge_looks(session: PromptSession, owners: Sequence[int], layout: ClassLayo
                 largest[wins] = logits[wins]
         else:
             layout.draw(index % len(layout), logits > 0, own)
-
-
-def source_state(image: Tensor) -> tuple | None:
-    """Return the file that a batch of one image comes from, and its state; None where there is no such file."""
-    path = getattr(image, "meta", {}).get("filename_or_obj")
-    path = path[0] if isinstance(path, (list, tuple)) else path
-    try:
-        return file_state(str(path))
-    except (OSError, ValueError):
-        return None
 
 
 def weights_state(network: Any) -> tuple:

@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from ..io.axes import upright
+from ..io.file_state import file_state
 from ..networks.promptable import Promptable
 from ..prompts.form import Entry, write_entries
 from ..transforms.intensity import ToRGB
@@ -51,10 +52,12 @@ class SliceInferer(Inferer, ABC):
         entries = self.list_entries(inputs, volume.shape[4])
         output = self.allocate(volume, entries)  # (1, C', X, Y, Z)
         found: list[Entry] = []
-        for k in sorted({entry["slice"] for entry in entries}):
+        asked, source = self.asked(inputs, entries), source_state(inputs)
+        for k in sorted({entry["slice"] for entry in asked}):
             image = upright(self.rgb_slice(inputs, volume[..., k]))  # (1, C, X, Y) -> (1, 3, H, W)
-            on_slice = [entry for entry in entries if entry["slice"] == k]
-            found += self.answer(inputs, image, on_slice, network, upright(output[0, ..., k]))
+            on_slice = [entry for entry in asked if entry["slice"] == k]
+            place = source and (*source, k)
+            found += self.answer(inputs, image, on_slice, network, upright(output[0, ..., k]), place)
         result = MetaTensor(output if is_volume else output.squeeze(-1), meta=dict(getattr(inputs, "meta", {})))
         result.is_batch = getattr(inputs, "is_batch", False)
         write_entries(result, self.report(entries, found))
@@ -64,13 +67,23 @@ class SliceInferer(Inferer, ABC):
     def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:
         """List what is asked of an image of so many slices."""
 
+    def asked(self, inputs: Tensor, entries: list[Entry]) -> list[Entry]:
+        """Choose the entries that ask for something; slices without one are not looked at."""
+        return entries
+
     @abstractmethod
     def allocate(self, volume: Tensor, entries: Sequence[Entry]) -> Tensor:
         """Make what the answers go into, (1, C', X, Y, Z), for a volume (1, C, X, Y, Z)."""
 
     @abstractmethod
     def answer(
-        self, inputs: Tensor, image: Tensor, entries: list[Entry], network: Promptable, output: Tensor
+        self,
+        inputs: Tensor,
+        image: Tensor,
+        entries: list[Entry],
+        network: Promptable,
+        output: Tensor,
+        place: tuple | None,
     ) -> Sequence[Entry]:
         """Answer one slice.
 
@@ -80,6 +93,7 @@ class SliceInferer(Inferer, ABC):
             entries: what is asked on it, one at least.
             network: that answers.
             output: (C', H, W), upright, changed in place.
+            place: tells the slice and the state of its file from all others; nothing where it comes from no file.
 
         Returns:
             What was found, an entry each.
@@ -97,3 +111,13 @@ class SliceInferer(Inferer, ABC):
         meta = getattr(inputs, "meta", {})
         meta = {key: meta[key] for key in ("percentiles",) if key in meta}
         return self.to_rgb(MetaTensor(image[0], meta=meta)).as_tensor()[None]
+
+
+def source_state(image: Tensor) -> tuple | None:
+    """Return the file that a batch of one image comes from, and its state; None where there is no such file."""
+    path = getattr(image, "meta", {}).get("filename_or_obj")
+    path = path[0] if isinstance(path, (list, tuple)) else path
+    try:
+        return file_state(str(path))
+    except (OSError, ValueError):
+        return None

@@ -80,7 +80,7 @@ class PromptedMaskLoss(nn.Module):
         losses = losses.flatten(1).mean(1).unflatten(0, (len(target), logits.shape[1]))  # (N, 4 or 1)
         if clicks:
             points, point_labels = (each[present] for each in clicks)
-            losses = losses + self.click_weight * click_loss(logits, points, point_labels, target)
+            losses = losses + self.click_weight * click_loss(logits, points, point_labels, masks[:, 0])
         iou_error = F.mse_loss(iou.float(), mask_iou(logits.detach(), masks))
         if self.layout is not None:
             return losses.mean() + self.iou_weight * iou_error
@@ -95,14 +95,14 @@ def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor, target: Ten
         points: (N, P, 2), (x, y) in 0..1 of the image.
         point_labels: (N, P): 1 foreground, 0 background, 4 a click that is shared by several classes, of which the
             target says whether they are there; others are no clicks.
-        target: (N, H, W) masks, binary or soft in 0..1.
+        target: (N, H, W) masks, binary or soft in 0..1, in the type of the logits.
 
     Returns:
         (N, M); 0 for an object without a click.
     """
     grid = (2 * points - 1).unsqueeze(2).to(logits)
     at_points = F.grid_sample(logits, grid, align_corners=False).squeeze(3)  # (N, M, P)
-    is_there = F.grid_sample(target.to(logits).unsqueeze(1), grid, mode="nearest", align_corners=False)[:, 0, :, 0]
+    is_there = F.grid_sample(target.unsqueeze(1), grid, mode="nearest", align_corners=False)[:, 0, :, 0]
     is_shared = point_labels == SHARED
     is_click = ((point_labels == 0) | (point_labels == 1) | is_shared).unsqueeze(1).to(logits)  # (N, 1, P)
     wanted = torch.where(is_shared, is_there, (point_labels == 1).to(logits)).unsqueeze(1).expand_as(at_points)

@@ -174,9 +174,9 @@ def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str
     """
     given = _asked(asked)
     known = known_settings(checkpoint, path)
-    chosen = Settings(**_merged(known, given))
+    file, chosen = Settings(**known), Settings(**_merged(known, given))
     for name in given.keys() & known.keys():
-        held, value = getattr(Settings(**known), name), getattr(chosen, name)
+        held, value = getattr(file, name), getattr(chosen, name)
         if value == held or name in OF_USE:
             continue
         if name not in OF_DATA:

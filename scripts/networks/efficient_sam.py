@@ -20,7 +20,7 @@ from .geometry import StretchedSquare
 from .image_encoder import PATCH_SIZE, ImageEncoder
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import NUM_SLOTS, PromptEncoder
-from .promptable import select_mask
+from .promptable import DecodesBest
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BACKBONES = {"vitt": {"dim": 192, "num_heads": 3}, "vits": {"dim": 384, "num_heads": 6}}
 
 
-class EfficientSAM(StretchedSquare, nn.Module):
+class EfficientSAM(StretchedSquare, DecodesBest, nn.Module):
     """Segment what points and boxes ask for.
 
     Args:
@@ -136,33 +136,6 @@ class EfficientSAM(StretchedSquare, nn.Module):
         if multimask:
             return logits[:, :, 1:], iou[:, :, 1:]
         return logits[:, :, :1], iou[:, :, :1]
-
-    @torch.jit.export
-    def decode_best(
-        self,
-        embeddings: Tensor,
-        points: Tensor,
-        point_labels: Tensor,
-        size: tuple[int, int],
-        mask_prompt: Optional[Tensor] = None,
-        mask_index: Optional[Tensor] = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Decode one mask of each object: of all four, the one that the network believes to be best.
-
-        Args:
-            embeddings: (B, 256, T, T) from :meth:`encode_image`.
-            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
-            point_labels: (B, Q, N) integers, as in :meth:`decode`.
-            size: (H, W) of the image that the points are pixels of.
-            mask_prompt: (B, Q, 1, 4T, 4T) low-resolution logits of the round before.
-            mask_index: (B, Q) integers, which of the four masks to give instead, where each has a meaning of its own.
-
-        Returns:
-            Low-resolution logits (B, Q, 1, 4T, 4T), which serve as the next round's ``mask_prompt``, and predicted IoU
-            (B, Q).
-        """
-        logits, iou = self.decode_all(embeddings, points, point_labels, size, mask_prompt)
-        return select_mask(logits, iou, mask_index)
 
     def decode_traced(
         self,

@@ -166,3 +166,21 @@ def select_mask(logits: Tensor, iou: Tensor, mask_index: Optional[Tensor] = None
     quality = iou.gather(2, index.unsqueeze(2)).squeeze(2)
     index = index[:, :, None, None, None].expand(-1, -1, 1, logits.shape[-2], logits.shape[-1])
     return torch.gather(logits, 2, index), quality
+
+
+class DecodesBest:
+    """The ``decode_best`` of every network that has ``decode_all``; see :class:`Promptable`."""
+
+    @torch.jit.export
+    def decode_best(
+        self,
+        embeddings: Tensor,
+        points: Tensor,
+        point_labels: Tensor,
+        size: tuple[int, int],
+        mask_prompt: Optional[Tensor] = None,
+        mask_index: Optional[Tensor] = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode one mask of each object: the one that the network believes to be best, or the one asked for."""
+        logits, iou = self.decode_all(embeddings, points, point_labels, size, mask_prompt)  # type: ignore[attr-defined]
+        return select_mask(logits, iou, mask_index)

@@ -45,7 +45,7 @@ MODELS: dict[str, Model] = {
     )
     for backbone, title in (("vitt", "EfficientSAM-Ti"), ("vits", "EfficientSAM-S"))
 }
-SHORT_NAMES = {f"{backbone}": f"efficientsam_{backbone}" for backbone in BACKBONES}
+SHORT_NAMES = {backbone: f"efficientsam_{backbone}" for backbone in BACKBONES}
 DEFAULT = "efficientsam_vitt"
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from scripts.networks import EfficientSAM
 from scripts.networks.geometry import StretchedSquare
+from scripts.networks.promptable import DecodesBest
 
 PREDICTED_IOU = 0.875
 SURE = 5.0  # its logits
@@ -26,7 +26,7 @@ class Asked:
     graph: bool  # whether gradients were kept
 
 
-class SpyNetwork(StretchedSquare, nn.Module):
+class SpyNetwork(StretchedSquare, DecodesBest, nn.Module):
     """A click on the object adds all pixels as bright as the one under it, one on background takes their region away.
 
     A box adds what is in it as bright as its middle. Of the four masks the third promises the most and is the answer.
@@ -87,8 +87,6 @@ class SpyNetwork(StretchedSquare, nn.Module):
                 regions = torch.from_numpy(ndimage.label(alike.numpy())[0])
                 mask &= regions != regions[y, x]
         return mask
-
-    decode_best = EfficientSAM.decode_best
 
 
 def picture(*patches: tuple[float, int, int, int, int], size: tuple[int, int] = (64, 64)) -> Tensor:

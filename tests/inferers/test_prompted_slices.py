@@ -312,3 +312,18 @@ def test_background_clicks_alone_ask_for_nothing_and_that_is_told(merge, caplog)
     network = BrightnessNetwork()
     assert not (PromptedSliceInferer(merge=True)(alone[None], network) > 0).any()
     assert network.encoded == []
+
+
+def test_a_volumes_file_is_looked_at_once_and_slices_that_ask_nothing_are_left_alone(tmp_path, monkeypatch):
+    """A series has hundreds of files, and a volume hundreds of slices."""
+    path, looked, turned = tmp_path / "a.nii", [], []
+    path.write_text("numbers")
+    state = "scripts.inferers.slices.file_state"
+    monkeypatch.setattr(state, lambda source: looked.append(source) or (source,))
+    points = [[[1, 0, k, 1]] for k in range(2)] + [[[1, 0, 2, 0]]]  # a background click alone on the third slice
+    item = RequestPromptsd(points=points)({"image": MetaTensor(drawn(), meta={"filename_or_obj": str(path)})})
+    inferer = PromptedSliceInferer(to_rgb=lambda image: turned.append(image.shape) or image, merge=True)
+    with torch.no_grad():
+        inferer(item["image"][None], BrightnessNetwork())
+    assert looked == [str(path)]
+    assert len(turned) == 2

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.networks.promptable import select_mask
+from scripts.networks.promptable import DecodesBest
 
 SIDE, CELLS = 128, 64  # of its image in pixels, of its masks
 
 
-class PaddedNetwork(nn.Module):
+class PaddedNetwork(DecodesBest, nn.Module):
     """Segment what is as bright as the clicks, or what is in the box; a background click takes what is near it away."""
 
     def __init__(self) -> None:
@@ -53,9 +53,6 @@ class PaddedNetwork(nn.Module):
 
     def decode_all(self, embeddings, points, point_labels, size, mask_prompt=None):
         return self.look(embeddings, self.to_network(points, point_labels, size), point_labels, mask_prompt)
-
-    def decode_best(self, embeddings, points, point_labels, size, mask_prompt=None, mask_index=None):
-        return select_mask(*self.decode_all(embeddings, points, point_labels, size, mask_prompt), mask_index)
 
     def decode_traced(self, embeddings, points, point_labels, size, mask_prompt, has_mask):
         points = (points + 0.5) * (SIDE / size.max()) - 0.5

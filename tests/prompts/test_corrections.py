@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from scripts.engines import correction_click
+from scripts.prompts.corrections import correction_click
 from scripts.prompts.form import BACKGROUND, FOREGROUND
 
 
