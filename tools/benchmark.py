@@ -61,7 +61,7 @@ class Row:
 
 def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: bool = False) -> Call:
     """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW."""
-    network = add_adapters(EfficientSAM(row.backbone, row.image_size), decoder=True).to(device).train()
+    network = add_adapters(EfficientSAM(row.backbone, row.image_size)).to(device).train()
     checkpoint_activations(network, checkpointed)
     clicks = IterativeClicks(network, rounds, gradient_rounds=min(rounds, 2))
     clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most

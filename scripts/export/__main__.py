@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..data import find_inputs
 from ..errors import InputError
-from ..networks import EfficientSAM, find_weights, load
+from ..networks import EfficientSAM, find_weights, load, merge_adapters
 from ..transforms import LoadCheckedImaged, ToRGB
 from .checks import check_pair, check_sam, check_torchscript, check_whole
 from .files import write_onnx, write_openvino, write_sam, write_torchscript
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     if given.int8 and (given.form != "onnx" or not given.images):
         raise InputError("--int8 is of onnx, and calibrated on the pictures that --images gives")
     weights = given.ckpt_path or find_weights("models", None, ["model.pt"])
-    network = load(weights, image_size=given.image_size).eval().requires_grad_(False)
+    network = merge_adapters(load(weights, image_size=given.image_size)).eval().requires_grad_(False)
     if network.settings.layout is not None and given.form == "sam":
         raise InputError(
             "these weights answer with a mask for each class: export onnx, whose decoder gives all of them"

@@ -13,6 +13,7 @@ from ignite.handlers import Checkpoint, DiskSaver
 from monai.engines import Trainer
 
 from ..errors import InputError
+from ..networks.checkpoint_file import upgrade_names
 
 
 class _ReplacingSaver(DiskSaver):
@@ -191,6 +192,8 @@ def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict
         The same, changed where it has to be.
     """
     new = {"scaler": {}, **checkpoint}
+    if "model" in new:
+        new["model"] = upgrade_names(new["model"])
     optimizer, state = load_dict.get("optimizer"), checkpoint.get("optimizer")
     if optimizer is None or not state or len(state["param_groups"]) != 1 or len(optimizer.param_groups) != 2:
         return new

@@ -1,20 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """EfficientSAM, its adapters, its weights, and the settings that a checkpoint keeps of all three."""
 
-from .adapters import (
-    AdapterWeights,
-    adapter_state_dict,
-    add_adapters,
-    disable_adapters,
-    load_adapter,
-    parameter_groups,
-    train_only,
-    trainable_parameters,
-)
+from .adapters import AdapterWeights, adapter_state_dict, add_adapters, disable_adapters, load_adapter, merge_adapters
 from .checkpoint import build_network, find_weights, load, load_to_train, load_weights, read_settings
 from .checkpointing import checkpoint_activations
 from .efficient_sam import EfficientSAM
 from .settings import SAMPLE, Settings
+from .trained import parameter_groups, train_only, trainable_parameters
 
 __all__ = [
     "SAMPLE",
@@ -31,6 +23,7 @@ __all__ = [
     "load_adapter",
     "load_to_train",
     "load_weights",
+    "merge_adapters",
     "parameter_groups",
     "read_settings",
     "train_only",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .adapters import adapter_modules, add_adapters, load_adapter, read_adapter_settings
+from .adapters import KIND, adapter_group, adapter_modules, add_adapters, load_adapter, read_adapter_settings
 from .checkpoint_file import Checkpoint, read_checkpoint
 from .efficient_sam import EfficientSAM
 from .registry import DEFAULT, MODELS, full_name, recognise
@@ -104,7 +104,7 @@ def build_network(settings: Settings | Mapping[str, Any]) -> EfficientSAM:
         settings = Settings(**settings)
     network = MODELS[settings.model].build(settings.image_size, settings.align_points)
     if settings.adapters is not None:
-        add_adapters(network, **settings.adapters)
+        add_adapters(network, settings.adapters)
     network.settings = settings
     return network
 
@@ -199,12 +199,20 @@ def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     """Put given settings over known ones, and of those that have parts, such as adapters, the given parts."""
     merged = dict(known)
     for name, value in given.items():
-        if isinstance(value, Mapping) and name != "classes":
-            value = {key: part for key, part in value.items() if part is not None}
-            held = known.get(name) or {}
-            value = {**held, **value} if value.get("kind", held.get("kind")) == held.get("kind") else value
+        if name == "adapters" and isinstance(value, (list, tuple)):
+            kinds = {each.get("kind", KIND): each for each in known.get(name) or ()}
+            value = [
+                _over(kinds.get(each.get("kind", KIND)), each) if isinstance(each, Mapping) else each for each in value
+            ]
+        elif name == "crop" and isinstance(value, Mapping):
+            value = _over(known.get(name), value)
         merged[name] = value
     return merged
+
+
+def _over(known: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the given parts over known ones."""
+    return {**(known or {}), **{name: part for name, part in given.items() if part is not None}}
 
 
 @dataclass(frozen=True)
@@ -218,12 +226,15 @@ class AddedPart:
 
 def added_parts(network: EfficientSAM) -> list[AddedPart]:
     """List the parts of a network that upstream has not."""
-    parts = []
-    for name, half in (("adapters", "image_encoder"), ("decoder adapters", "mask_decoder")):
-        modules = {f"{half}.{key}": m for key, m in adapter_modules(network.get_submodule(half)).items()}
-        tensors = [f"{key}.{own}" for key, module in modules.items() for own in module.adapter_parameters()]
-        if modules:
-            parts.append(AddedPart(name, tensors, all(module.is_fresh() for module in modules.values())))
+    groups: dict[str, list[str]] = {}
+    trained = set()
+    for key, module in adapter_modules(network).items():
+        names = [f"{key}.{own}" for own in module.adapter_parameters()]
+        group = adapter_group(names[0]) or key
+        groups.setdefault(group, []).extend(names)
+        if not module.is_fresh():
+            trained.add(group)
+    parts = [AddedPart(group, names, group not in trained) for group, names in groups.items()]
     encoder = network.prompt_encoder
     corrections = [
         f"prompt_encoder.{part}.{key}" for part in encoder.CORRECTIONS for key in getattr(encoder, part).state_dict()
@@ -256,7 +267,7 @@ def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -
         name = checkpoint.whole["base"]["name"]
         base = next((p for p in (path.parent / name, BASES / name) if p.is_file()), path.parent / name)
         logger.info(f"{path} is put on {base}")
-        return load_adapter(load_weights(network, base), checkpoint.whole, path)
+        return load_adapter(load_weights(network, base), checkpoint.state, checkpoint.whole["base"], path)
 
     state, notes, image_size = checkpoint.state, checkpoint.notes, checkpoint.image_size
     _check_model(network, state, path)
@@ -269,10 +280,9 @@ def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     parts = added_parts(network)
-    held = read_adapter_settings(state) or {}
-    for name, is_held in (("adapters", bool(held)), ("decoder adapters", held.get("decoder", False))):
-        if is_held and name not in [part.name for part in parts]:
-            raise InputError(f"{path} holds {name} but the network has none: add {name} to the network before loading")
+    for group in map(adapter_group, unexpected):
+        if group is not None and group not in [part.name for part in parts]:
+            raise InputError(f"{path} holds {group} but the network has none: add them to it before loading")
     for part in parts:
         if not any(key in state for key in part.tensors):
             if not part.is_fresh:

@@ -18,11 +18,16 @@ from ..errors import InputError
 STATE_KEYS = ("model", "state_dict", "adapter")  # where upstream and this bundle, MSA, or an adapter keep tensors
 MSA_NAMES = (  # names of Medical-SAM-Adapter -> names here
     (re.compile(r"\.mlp\.lin([12])\."), r".mlp.fc\1."),
-    (re.compile(r"\.Space_Adapter\.D_fc1\."), ".space_adapter.down."),
-    (re.compile(r"\.Space_Adapter\.D_fc2\."), ".space_adapter.up."),
-    (re.compile(r"\.MLP_Adapter\.D_fc1\."), ".mlp_adapter.down."),
-    (re.compile(r"\.MLP_Adapter\.D_fc2\."), ".mlp_adapter.up."),
+    (re.compile(r"\.(Space|MLP)_Adapter\.D_fc1\."), lambda found: f".{found[1].lower()}_adapter.down."),
+    (re.compile(r"\.(Space|MLP)_Adapter\.D_fc2\."), lambda found: f".{found[1].lower()}_adapter.up."),
 )
+OLD_NAMES = {  # of this bundle's adapters, up to 0.2 -> names here
+    "space_adapter": "attn.bottleneck",
+    "mlp_adapter": "mlp.bottleneck",
+    "token_adapter": "cross_attn_token_to_image.bottleneck",
+    "image_adapter": "cross_attn_image_to_token.bottleneck",
+}
+OLD_NAME = re.compile(rf"\.({'|'.join(OLD_NAMES)})\.(?=down|up)")
 COMPILED = re.compile(r"(?:^|(?<=\.))_orig_mod\.")  # what torch.compile puts before names
 NUMPY_NUMBERS: list[Any] = [  # that stand beside weights: the function that makes them, and their types
     np.float64(0).__reduce__()[0],
@@ -85,6 +90,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, settings, noted, notes, whole)
 
 
+def upgrade_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of any version of this bundle under the names of this one.
+
+    Args:
+        state: tensors by name.
+    """
+    return {OLD_NAME.sub(lambda found: f".{OLD_NAMES[found[1]]}.", name): value for name, value in state.items()}
+
+
 def _rewound(source: Path | io.BytesIO) -> Path | io.BytesIO:
     """Go back to the start of a file that was read."""
     if isinstance(source, io.BytesIO):
@@ -119,6 +133,7 @@ def _rename(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], li
         for pattern, name in MSA_NAMES:
             key = pattern.sub(name, key)
         renamed[key] = value
+    renamed = upgrade_names(renamed)
     if left_out["relative position"]:
         notes.append(f"left out {left_out['relative position']} relative-position tables, all zero")
     if left_out["depth adapter"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..prompts.form import alignment
+from .adapters.places import AFTER, BESIDE
 from .geometry import StretchedSquare
 from .image_encoder import PATCH_SIZE, ImageEncoder
 from .mask_decoder import MaskDecoder
@@ -43,6 +44,12 @@ class EfficientSAM(StretchedSquare, DecodesBest, nn.Module):
         InputError: when the backbone is unknown or the size is not a positive multiple of 16.
     """
 
+    adapter_places = {  # where Medical-SAM-Adapter has them, and their like in the decoder
+        "image_encoder.blocks.*.attn": AFTER,
+        "image_encoder.blocks.*.mlp": BESIDE,
+        "mask_decoder.transformer.layers.*.cross_attn_*": AFTER,
+        "mask_decoder.transformer.layers.*.mlp": BESIDE,
+    }
     if TYPE_CHECKING:  # TorchScript would read it
         settings: "Settings"  # that it was built from, by scripts.networks.build_network
     pixel_mean: Tensor

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ViT image encoder of EfficientSAM (Xiong et al., 2023), with room for adapters in each block."""
+"""The ViT image encoder of EfficientSAM (Xiong et al., 2023)."""
 
 import torch
 import torch.nn as nn
@@ -65,10 +65,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block with a place for an adapter after the attention and one beside the MLP.
-
-    The two places are filled by :func:`scripts.networks.add_adapters`; empty, the block is EfficientSAM's own.
-    """
+    """A pre-norm transformer block."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -76,19 +73,10 @@ class Block(nn.Module):
         self.attn = SelfAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = FeedForward(dim)
-        self.space_adapter: nn.Module | None = None
-        self.mlp_adapter: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        attended = self.attn(self.norm1(x))
-        if self.space_adapter is not None:
-            attended = attended + self.space_adapter(attended)
-        x = x + attended
-        normed = self.norm2(x)
-        x = x + self.mlp(normed)
-        if self.mlp_adapter is not None:
-            x = x + self.mlp_adapter(normed)
-        return x
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 class ImageEncoder(nn.Module):

@@ -48,14 +48,11 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: (
             value is None
             or (
-                isinstance(value, Mapping)
-                and all(
-                    _is_number(each) or _is_flag(each) or (key == "kind" and isinstance(each, str))
-                    for key, each in value.items()
-                )
+                isinstance(value, (list, tuple))
+                and all(isinstance(each, Mapping) and all(isinstance(name, str) for name in each) for each in value)
             )
         ),
-        "a kind and its numbers, or nothing",
+        "a list, with a kind and its numbers each, or nothing",
     ),
     "class_masks": (_is_flag, "true or false"),
     "mask_feedback": (_is_flag, "true or false"),
@@ -83,7 +80,7 @@ class Settings:
         model: name of the network in :data:`scripts.networks.registry.MODELS`, or its short name.
         image_size: side of its own square grid in pixels.
         align_points: whether prompts on small images lie where they were placed.
-        adapters: their kind and its numbers, or nothing.
+        adapters: a kind and its numbers each (see :func:`scripts.networks.add_adapters`), or nothing.
         class_masks: whether each class is answered by a mask of its own.
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
         classes: label ids of each class by name; nothing makes each id an object.
@@ -99,7 +96,7 @@ class Settings:
     model: str = DEFAULT
     image_size: int = 256
     align_points: bool = True
-    adapters: dict[str, Any] | None = None
+    adapters: list[dict[str, Any]] | None = None
     class_masks: bool = False
     mask_feedback: bool = True
     classes: dict[str, list[int]] | None = None
@@ -115,7 +112,7 @@ class Settings:
             if not is_right(value):
                 raise InputError(f"{name} is {what}, got {value!r:.80}")
         if self.adapters is not None:
-            self.adapters = adapter_settings(**self.adapters)
+            self.adapters = [adapter_settings(**each) for each in self.adapters] or None
         self.crop = {**CROP, **self.crop}
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,7 +145,10 @@ class Settings:
 
 
 def upgrade_settings(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of any version under the names of this one: up to 0.2, ``backbone`` named the network.
+    """Return settings of any version under the names of this one.
+
+    Up to 0.2, ``backbone`` named the network, and there was one kind of adapters, in the encoder and perhaps in the
+    decoder.
 
     Args:
         known: settings by name.
@@ -156,4 +156,8 @@ def upgrade_settings(known: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(known)
     if "backbone" in new:
         new["model"] = full_name(new.pop("backbone"))
+    if isinstance(new.get("adapters"), Mapping):
+        one = dict(new["adapters"])
+        targets = ["*"] if one.pop("decoder", False) else ["image_encoder.*"]
+        new["adapters"] = [{"targets": targets, **one}]
     return new

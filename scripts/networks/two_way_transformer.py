@@ -80,26 +80,15 @@ class TwoWayAttentionBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample=2)
         self.norm4 = nn.LayerNorm(dim)
-        # filled by scripts.networks.add_adapters: after either cross-attention, and beside the MLP
-        self.token_adapter: nn.Module | None = None
-        self.mlp_adapter: nn.Module | None = None
-        self.image_adapter: nn.Module | None = None
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
         if self.keep_query_pe:
             queries = queries + query_pe
         queries = self.norm1(queries + self.self_attn(queries, queries, queries))
         attended = self.cross_attn_token_to_image(queries + query_pe, keys + key_pe, keys)
-        if self.token_adapter is not None:
-            attended = attended + self.token_adapter(attended)
         queries = self.norm2(queries + attended)
-        processed = self.mlp(queries)
-        if self.mlp_adapter is not None:
-            processed = processed + self.mlp_adapter(queries)
-        queries = self.norm3(queries + processed)
+        queries = self.norm3(queries + self.mlp(queries))
         attended = self.cross_attn_image_to_token(keys + key_pe, queries + query_pe, queries)
-        if self.image_adapter is not None:
-            attended = attended + self.image_adapter(attended)
         keys = self.norm4(keys + attended)
         return queries, keys
 

@@ -115,7 +115,10 @@ def test_bad_input_is_one_line(folder, spoil, said):
         (lambda folder: {"backbone": "vitx"}, "efficientsam_vits, vitt, vits, got 'vitx'"),
         (lambda folder: {"image_size": 300}, "image_size is a positive multiple of 16, got 300"),
         (lambda folder: {"trainable": "['encoder']"}, "the network has no part 'encoder' to train"),
-        (lambda folder: {"adapters": "{'kind': 'lora2'}"}, "the kind of adapters is one of bottleneck, got 'lora2'"),
+        (
+            lambda folder: {"adapters": "[{'kind': 'lora2'}]"},
+            "the kind of adapters is one of bottleneck, lora, got 'lora2'",
+        ),
         (lambda folder: {"max_epoch": 3}, "--max_epoch is not a setting: did you mean --max_epochs?"),
     ],
     ids=["absent_folder", "backbone", "image_size", "trainable", "adapters", "mistyped"],

@@ -194,8 +194,8 @@ def test_a_bad_request_is_one_line_and_writes_nothing(folder, image, settings, s
 
 
 CHECKPOINTS = {
-    "Ti at 64": Settings(image_size=64, adapters={"kind": "bottleneck"}),
-    "S at 80, wide": Settings("vits", image_size=80, adapters={"kind": "bottleneck", "ratio": 0.5}),
+    "Ti at 64": Settings(image_size=64, adapters=[{"kind": "bottleneck"}]),
+    "S at 80, wide": Settings("vits", image_size=80, adapters=[{"kind": "bottleneck", "ratio": 0.5}]),
 }
 
 

@@ -11,9 +11,10 @@ from tests.networks.recipe import CORRECTIONS
 pytestmark = pytest.mark.slow
 
 PARTS = {  # by the name of the file: what a parameter's name says of being trained
-    "adapter": lambda name: "_adapter." in name,
+    "adapter": lambda name: ".bottleneck." in name,
     "decoder": lambda name: name.startswith("mask_decoder.") or CORRECTIONS.search(name),
     "full": lambda name: True,
+    "lora": lambda name: ".lora_" in name or name.startswith("mask_decoder.") or CORRECTIONS.search(name),
 }
 FURTHER = (
     "mask_tokens",

@@ -58,7 +58,7 @@ def test_the_adapters_learn_and_what_is_frozen_stays(trained):
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             assert torch.equal(final[name], parameter), name
-        elif "_adapter.up.weight" in name:  # starts at zero
+        elif ".bottleneck.up.weight" in name:  # starts at zero
             assert final[name].any(), name
 
 
@@ -87,7 +87,9 @@ def test_the_log_says_which_weights_were_loaded_and_how_many_parameters_are_trai
         rf"parameters: {count[True]:,} trained \(\d+\.\d %\), {count[False]:,} frozen, {added:,} added by adapters", log
     )
     weights = re.escape(find_weights("models", "vitt"))
-    assert re.search(rf"loaded \d+ tensors from {weights}; 96 tensors of adapters are not in it", log)
+    assert re.search(
+        rf"loaded \d+ tensors from {weights}; 96 tensors of bottleneck adapters of image_encoder are not in it", log
+    )
     assert "6 objects on 6 items of 6 images" in log
     assert "Traceback" not in log + trained[0].err
 

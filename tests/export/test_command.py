@@ -32,7 +32,7 @@ PROMPTS = {"points": [[[30, 30, 1], [5, 5, 0]], [[45, 20, 1]]], "boxes": [[10, 1
 def network():
     """A network whose adapters do something, of two blocks, which export in a fraction of the time."""
     torch.manual_seed(0)
-    adapters = {"kind": "bottleneck", "ratio": 0.25, "scale": 0.5, "decoder": True}
+    adapters = [{"kind": "bottleneck"}, {"kind": "lora"}]
     network = build_network(Settings("vitt", 64, adapters=adapters))
     for parameter in network.parameters():
         if not parameter.any():  # what starts at zero

@@ -175,7 +175,7 @@ def test_weights_of_the_sample_answer_by_their_name_alone(server):
 
 def test_new_weights_of_another_size_answer_without_a_restart_and_broken_ones_say_so(server):
     before, _, _ = server.infer("vol_a", foreground=[[26, 30, 4]], slice=4)
-    settings = Settings(image_size=128, adapters={"kind": "bottleneck"})
+    settings = Settings(image_size=128, adapters=[{"kind": "bottleneck"}])
     network = load_weights(build_network(settings), BASE)
     path = server.root / "models" / "model.pt"
     torch.save({"model": network.state_dict(), "settings": settings.state_dict()}, path)

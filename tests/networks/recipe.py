@@ -38,6 +38,14 @@ TOKENS = (
     "no_mask_embed",
 )  # no layer's weights
 CORRECTIONS = re.compile(r"^prompt_encoder\.(background_embeddings|mask_downscaling|no_mask_embed)\.")  # not upstream's
+ENCODER = [{"kind": "bottleneck", "targets": ["image_encoder.*"]}]  # adapters
+BOTH = [{"kind": "bottleneck"}]
+OLD_NAMES = {  # by which the fixture's adapters are filled -> names here
+    "attn.bottleneck": "space_adapter",
+    "mlp.bottleneck": "mlp_adapter",
+    "cross_attn_token_to_image.bottleneck": "token_adapter",
+    "cross_attn_image_to_token.bottleneck": "image_adapter",
+}
 SAMPLES = 48  # numbers kept of each large tensor
 
 
@@ -66,6 +74,13 @@ def recipe_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
     return x.float()
 
 
+def old_name(name: str) -> str:
+    """Return the name that version 0.2 gave to a tensor."""
+    for new, old in OLD_NAMES.items():
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
+
+
 def recipe_state(network: torch.nn.Module, corrections: bool = False) -> dict[str, Tensor]:
     """Give a whole state dict of the network's names and shapes.
 
@@ -74,7 +89,9 @@ def recipe_state(network: torch.nn.Module, corrections: bool = False) -> dict[st
         corrections: fill these too, as if they were trained.
     """
     return {
-        name: value if CORRECTIONS.search(name) and not corrections else recipe_tensor(name, tuple(value.shape))
+        name: value
+        if CORRECTIONS.search(name) and not corrections
+        else recipe_tensor(old_name(name), tuple(value.shape))
         for name, value in network.state_dict().items()
     }
 
@@ -95,15 +112,15 @@ def recipe_network(
     """Build a network with the recipe's weights, in evaluation mode.
 
     Args:
-        backbone: and
-        image_size: of the network.
+        backbone: of the network.
+        image_size: side of its own grid in pixels.
         adapters: add some, far from zero.
         corrections: whether background clicks and masks do anything, as after training.
         decoder: whether the mask decoder has adapters too.
     """
     network = EfficientSAM(backbone, image_size)
     if adapters:
-        add_adapters(network, decoder=decoder)
+        add_adapters(network, BOTH if decoder else ENCODER)
     network.load_state_dict(recipe_state(network, corrections))
     return network.eval()
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 
 from scripts.networks import EfficientSAM, add_adapters, train_only
-from tests.networks.recipe import recipe_images, recipe_network
+from tests.networks.recipe import BOTH, ENCODER, recipe_images, recipe_network
 
 ENCODER_PARAMETERS = {"vitt": 6_163_840, "vits": 22_353_664}
 UPSTREAMS_PARAMETERS = {"vitt": 10_223_204, "vits": 26_413_028}
@@ -440,7 +440,7 @@ def test_training_works_after_a_pass_in_inference_mode():
         network(recipe_images(1))
     logits, _ = network.train()(recipe_images(1))
     logits.sum().backward()
-    assert network.image_encoder.blocks[0].space_adapter.up.weight.grad.abs().sum() > 0
+    assert network.image_encoder.blocks[0].attn.bottleneck.up.weight.grad.abs().sum() > 0
 
 
 def test_network_built_in_inference_mode_runs():
@@ -461,9 +461,9 @@ def decoder_only(network):
     [
         (lambda network: network, ("",)),
         (lambda network: train_only(network, list(ADDED_PARAMETERS)), tuple(ADDED_PARAMETERS)),
-        (add_adapters, ("_adapter.",)),
-        (lambda network: add_adapters(network, decoder=True), ("_adapter.",)),
-        (adapted_and_decoder, ("_adapter.", "mask_decoder.")),
+        (lambda network: add_adapters(network, ENCODER), (".bottleneck.",)),
+        (lambda network: add_adapters(network, BOTH), (".bottleneck.",)),
+        (adapted_and_decoder, (".bottleneck.", "mask_decoder.")),
         (decoder_only, ("mask_decoder.",)),
     ],
     ids=["all", "corrections", "adapters", "adapters, of the decoder too", "adapters and decoder", "decoder"],
@@ -478,7 +478,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(prepare, trained):
         (logits.square().sum() + iou.square().sum()).backward(retain_graph=True)
     expected = {name for name, _ in network.named_parameters() if any(part in name for part in trained)}
     assert {name for name, p in network.named_parameters() if p.grad is not None} == expected
-    waits = "_adapter.down.", *(f"mask_downscaling.{i}." for i in range(6))  # until the last layer has left zero
+    waits = ".bottleneck.down.", *(f"mask_downscaling.{i}." for i in range(6))  # until the last layer has left zero
     unmoved = {name for name, p in network.named_parameters() if p.grad is not None and not p.grad.any()}
     assert unmoved == {name for name in expected if any(part in name for part in waits)}
 

@@ -31,7 +31,7 @@ def saved(settings):
     return network, {"model": network.state_dict(), "settings": settings.state_dict()}
 
 
-WIDE = {"kind": "bottleneck", "ratio": 0.5, "scale": 2.0, "decoder": True}
+WIDE = [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.5, "scale": 2.0}]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ WIDE = {"kind": "bottleneck", "ratio": 0.5, "scale": 2.0, "decoder": True}
         Settings(image_size=64),
         Settings("vits", image_size=64, align_points=False),
         Settings(image_size=80, adapters=WIDE, class_masks=True, classes={"disc": [1, 2], "cup": [2]}),
-        Settings(image_size=64, adapters={"kind": "bottleneck"}, intensity_range=[-175, 250], mask_feedback=False),
+        Settings(image_size=64, adapters=[{"kind": "bottleneck"}], intensity_range=[-175, 250], mask_feedback=False),
     ],
     ids=["plain", "S", "wide adapters, classes", "window"],
 )
@@ -57,7 +57,7 @@ def test_whatever_loads_a_checkpoint_builds_its_network(save, settings):
     [
         ({"image_size": 128}, "with image_size 64, but image_size 128 is asked for"),
         ({"model": "vits"}, "with model efficientsam_vitt, but model efficientsam_vits is asked for"),
-        ({"adapters": {"kind": "bottleneck", "ratio": 0.25}}, "with adapters .*0.5.*, but adapters .*0.25"),
+        ({"adapters": [{"kind": "bottleneck", "ratio": 0.25}]}, "with adapters .*0.5.*, but adapters .*0.25"),
         ({"align_points": False}, "with align_points True, but align_points False is asked for"),
         ({"class_masks": True}, "with class_masks False, but class_masks True is asked for"),
     ],
@@ -73,7 +73,7 @@ def test_a_setting_that_contradicts_the_file_is_refused_with_both_values(save, g
 def test_settings_that_agree_or_say_nothing_are_accepted(save):
     settings = Settings(image_size=64, adapters=WIDE)
     path = save(saved(settings)[1])
-    assert read_settings(path, image_size=64, model=None, adapters={"ratio": 0.5}) == settings
+    assert read_settings(path, image_size=64, model=None, adapters=[{"ratio": 0.5}]) == settings
 
 
 def test_another_data_set_may_have_other_classes_and_another_window(save, caplog):
@@ -94,11 +94,11 @@ def test_upstreams_checkpoint_tells_its_backbone_and_takes_the_rest_as_given(sav
 
 
 def test_an_older_checkpoint_tells_its_size_and_its_adapters(save):
-    state = add_adapters(EfficientSAM("vitt", 64), ratio=0.5, decoder=True).state_dict()
+    state = add_adapters(EfficientSAM("vitt", 64), [{"ratio": 0.5}]).state_dict()
     state._metadata[""]["image_size"] = 64
     settings = read_settings(save(state))
     assert settings.image_size == 64
-    assert settings.adapters == {"kind": "bottleneck", "ratio": 0.5, "scale": 0.5, "decoder": True}
+    assert settings.adapters == [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.5, "scale": 0.5}]
 
 
 @pytest.mark.parametrize("backbone", ["vitt", "vits"])
@@ -138,7 +138,10 @@ def test_training_goes_on_with_the_settings_of_what_it_starts_from_and_says_them
     network, checkpoint = saved(FINE_TUNE)
     path = save(checkpoint)
     nothing = dict.fromkeys(("model", "image_size", "classes", "class_masks", "intensity_range", "mask_feedback"))
-    asked = {"adapters": {"kind": "bottleneck", "ratio": None, "scale": None, "decoder": True}, "crop": {"below": None}}
+    asked = {
+        "adapters": [{"kind": "bottleneck", "targets": ["*"], "ratio": None, "scale": None}],
+        "crop": {"below": None},
+    }
     with caplog.at_level(logging.INFO, "scripts"):
         again = load_to_train(path, **nothing, **asked, trained_on="here")
     assert again.settings == replace(FINE_TUNE, trained_on="here")
@@ -163,7 +166,7 @@ def test_training_goes_on_with_the_settings_of_what_it_starts_from_and_says_them
         ({"image_size": 80}, {"image_size": 80}),
         ({"intensity_range": "none"}, {"intensity_range": None}),
         ({"classes": {"lens": [3]}, "class_masks": False}, {"classes": {"lens": [3]}, "class_masks": False}),
-        ({"adapters": {"scale": 0.5}}, {"adapters": {**WIDE, "scale": 0.5}}),
+        ({"adapters": [{"scale": 0.5}]}, {"adapters": [{**WIDE[0], "scale": 0.5}]}),
         ({"crop": {"below": 0}}, {"crop": {**FINE_TUNE.crop, "below": 0}}),
     ],
     ids=str,
@@ -179,8 +182,8 @@ def test_training_takes_what_is_asked_for_instead_and_says_so(save, caplog, aske
 
 def test_adapters_are_added_to_weights_that_have_none(save):
     path = save(saved(Settings(image_size=64))[1])
-    network = load_to_train(path, adapters={"kind": "bottleneck", "ratio": None, "decoder": True})
-    assert network.settings.adapters == {"kind": "bottleneck", "ratio": 0.25, "scale": 0.5, "decoder": True}
+    network = load_to_train(path, adapters=[{"kind": "bottleneck", "ratio": None}])
+    assert network.settings.adapters == [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.25, "scale": 0.5}]
     plain = load(path)
     assert torch.equal(network.eval()(recipe_images(1)), plain.eval()(recipe_images(1)))
 
@@ -189,8 +192,8 @@ def test_adapters_are_added_to_weights_that_have_none(save):
     ("asked", "says"),
     [
         ({"model": "vits"}, "holds efficientsam_vitt but"),
-        ({"adapters": "none"}, "holds adapters but the network has none"),
-        ({"adapters": {"ratio": 0.25}}, "does not fit the network"),
+        ({"adapters": "none"}, "holds bottleneck adapters of image_encoder but the network has none"),
+        ({"adapters": [{"ratio": 0.25}]}, "does not fit the network"),
     ],
     ids=str,
 )
@@ -209,7 +212,7 @@ def test_a_run_with_other_settings_is_not_resumed():
 
 def trained_adapter(save):
     """Train something on a base, and save the base and what was trained."""
-    settings = Settings(image_size=64, adapters={"kind": "bottleneck"})
+    settings = Settings(image_size=64, adapters=[{"kind": "bottleneck"}])
     plain = EfficientSAM("vitt", 64)
     plain.load_state_dict(recipe_state(plain, corrections=True))
     base = save({"model": plain.state_dict()}, "base.pth")

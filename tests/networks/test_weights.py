@@ -16,21 +16,22 @@ from tests.networks.recipe import CORRECTIONS, recipe_network, recipe_state, ups
 MSA_NAMES = {  # names here -> names of Medical-SAM-Adapter
     ".mlp.fc1.": ".mlp.lin1.",
     ".mlp.fc2.": ".mlp.lin2.",
-    ".space_adapter.down.": ".Space_Adapter.D_fc1.",
-    ".space_adapter.up.": ".Space_Adapter.D_fc2.",
-    ".mlp_adapter.down.": ".MLP_Adapter.D_fc1.",
-    ".mlp_adapter.up.": ".MLP_Adapter.D_fc2.",
+    ".attn.bottleneck.down.": ".Space_Adapter.D_fc1.",
+    ".attn.bottleneck.up.": ".Space_Adapter.D_fc2.",
+    ".mlp.bottleneck.down.": ".MLP_Adapter.D_fc1.",
+    ".mlp.bottleneck.up.": ".MLP_Adapter.D_fc2.",
 }
 POSITIONS = "image_encoder.pos_embed"
-ADAPTER = "image_encoder.blocks.5.space_adapter.up.weight"
-DECODER_ADAPTER = "mask_decoder.transformer.layers.1.image_adapter.up.weight"
+ADAPTER = "image_encoder.blocks.5.attn.bottleneck.up.weight"
+DECODER_ADAPTER = "mask_decoder.transformer.layers.1.cross_attn_image_to_token.bottleneck.up.weight"
 PART = "background clicks and mask feedback"
 NO_CORRECTIONS = f"12 tensors of {PART} are not in it and start at zero"
 
 
 def build(backbone="vitt", adapters=False, ratio=0.25, decoder=False):
     network = EfficientSAM(backbone, 64)
-    return add_adapters(network, ratio=ratio, decoder=decoder) if adapters else network
+    targets = ["*"] if decoder else ["image_encoder.*"]
+    return add_adapters(network, [{"ratio": ratio, "targets": targets}]) if adapters else network
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +121,11 @@ def test_checkpoint_of_medical_sam_adapter_loads_under_our_names_and_says_what_w
 
 def test_plain_checkpoint_leaves_fresh_adapters_and_says_so(states, save, caplog):
     network = build(adapters=True)
-    fresh = {name: value.clone() for name, value in network.state_dict().items() if "_adapter." in name}
+    fresh = {name: value.clone() for name, value in network.state_dict().items() if ".bottleneck." in name}
     with caplog.at_level(logging.INFO, logger="scripts.networks"):
         load_weights(network, save({"model": states["vitt"]}))
     equal(network.state_dict(), {**states["vitt"], **fresh})
-    assert "96 tensors of adapters are not in it and start at zero" in caplog.text
+    assert "96 tensors of bottleneck adapters of image_encoder are not in it and start at zero" in caplog.text
     assert PART not in caplog.text
 
 
@@ -134,8 +135,8 @@ def test_checkpoint_without_adapters_of_the_decoder_leaves_fresh_ones_and_says_s
     with caplog.at_level(logging.INFO, logger="scripts.networks"):
         load_weights(network, save({"model": states["adapted"]}))
     equal(network.state_dict(), {**states["adapted"], **fresh})
-    assert "24 tensors of decoder adapters are not in it and start at zero" in caplog.text
-    assert "tensors of adapters" not in caplog.text
+    assert "24 tensors of bottleneck adapters of mask_decoder are not in it and start at zero" in caplog.text
+    assert "adapters of image_encoder" not in caplog.text
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["plain", "adapted"])
@@ -146,7 +147,9 @@ def test_upstreams_checkpoint_leaves_what_it_has_not_as_it_starts_and_says_so(st
         load_weights(network, path)
     assert len(fresh) == 12 + 96 * adapters
     equal(network.state_dict(), {**states["upstream"], **fresh})
-    adapter_note = "; 96 tensors of adapters are not in it and start at zero" if adapters else ""
+    adapter_note = (
+        "; 96 tensors of bottleneck adapters of image_encoder are not in it and start at zero" if adapters else ""
+    )
     assert caplog.messages == [f"loaded 278 tensors from {path}{adapter_note}; {NO_CORRECTIONS}"]
 
 
@@ -212,7 +215,7 @@ def refused(network, path, message):
         ("vitt", lambda s: {**s, POSITIONS: torch.zeros(197, 192)}, r"is \(197, 192\) in the file"),
         ("vitt", lambda s: {**s, POSITIONS: torch.zeros(1, 197, 768)}, "is of no network that is known"),
         ("adapted", lambda s: without(s, ADAPTER), f"1 tensors missing .{ADAPTER}."),
-        ("adapted", lambda s: without(s, *[k for k in s if ".space_adapter." in k]), "48 tensors missing"),
+        ("adapted", lambda s: without(s, *[k for k in s if ".attn.bottleneck." in k]), "48 tensors missing"),
         ("adapted", lambda s: {k: v for k, v in in_msa_form(s).items() if "MLP_A" not in k}, "48 tensors missing"),
         (
             "adapted",
@@ -275,18 +278,22 @@ def test_adapters_of_another_ratio_are_refused(states, save):
 
 
 def test_adapters_are_refused_by_a_network_without(states, save):
-    refused(build(), save(states["adapted"]), "holds adapters but the network has none: add adapters")
+    refused(
+        build(),
+        save(states["adapted"]),
+        "holds bottleneck adapters of image_encoder but the network has none: add them",
+    )
 
 
 def test_adapters_of_the_decoder_are_refused_by_a_network_without(states, save):
-    message = "holds decoder adapters but the network has none: add decoder adapters"
+    message = "holds bottleneck adapters of mask_decoder but the network has none: add them"
     refused(build(adapters=True), save(states["decoder"]), message)
 
 
 def test_adapters_of_the_decoder_do_not_stand_in_for_the_encoders(states, save):
     state = {name: value for name, value in states["decoder"].items() if name not in states["adapted"]}
     state = {**states["vitt"], **state}
-    refused(build(), save(state), "24 tensors unexpected")
+    refused(build(), save(state), "holds bottleneck adapters of mask_decoder but the network has none")
 
 
 @pytest.mark.parametrize("name", ["background_embeddings.weight", "no_mask_embed.weight", "mask_downscaling.6.bias"])

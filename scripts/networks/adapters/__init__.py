@@ -3,27 +3,27 @@
 
 from .bottleneck import Bottleneck
 from .contract import (
+    KIND,
     KINDS,
     AdapterModule,
-    AdapterWeights,
+    adapter_group,
     adapter_modules,
     adapter_parameters,
     adapter_settings,
-    adapter_state_dict,
     add_adapters,
     disable_adapters,
-    load_adapter,
-    parameter_groups,
+    merge_adapters,
     read_adapter_settings,
-    train_only,
-    trainable_parameters,
 )
+from .weights import AdapterWeights, adapter_state_dict, load_adapter
 
 __all__ = [
+    "KIND",
     "KINDS",
     "AdapterModule",
     "AdapterWeights",
     "Bottleneck",
+    "adapter_group",
     "adapter_modules",
     "adapter_parameters",
     "adapter_settings",
@@ -31,8 +31,6 @@ __all__ = [
     "add_adapters",
     "disable_adapters",
     "load_adapter",
-    "parameter_groups",
+    "merge_adapters",
     "read_adapter_settings",
-    "train_only",
-    "trainable_parameters",
 ]

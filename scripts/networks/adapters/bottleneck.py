@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapters of Medical-SAM-Adapter (Wu et al., 2023, section 3.2): bottlenecks beside and after a block's layers.
+"""The adapters of Medical-SAM-Adapter (Wu et al., 2023, section 3.2): bottlenecks after attentions and beside MLPs.
 
 Written from the paper and from measurements; two things differ on purpose: the last layer starts at zero, so that a
 fresh adapter leaves the network as it was (Houlsby et al., 2019; LoRA, 2021), and the bottleneck is a ratio of the
-width.
+width. The decoder's cross-attentions and MLPs have them too, without which it learns little about background clicks
+and masks, that it has never seen.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +16,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..efficient_sam import EfficientSAM
+from .places import AFTER, chosen, find_places
 
-DEFAULTS = {"ratio": 0.25, "scale": 0.5, "decoder": False}
+DEFAULTS: dict[str, Any] = {"targets": ["*"], "ratio": 0.25, "scale": 0.5}
+NAME = "bottleneck"  # of the module that an adapted module holds
 
 
 class Bottleneck(nn.Module):
-    """Down, GELU, up, times a scale: what it gives is added to the stream.
+    """Down, GELU, up, times a scale: what it returns is added to the stream.
 
     Args:
         dim: width D of the tokens.
@@ -53,39 +56,59 @@ class Bottleneck(nn.Module):
         """Return whether it adds nothing yet."""
         return not bool(self.up.weight.any()) and not bool(self.up.bias.any())
 
+    def merge(self) -> None:
+        """Return None: what is not linear has no place in the weights of the base."""
+        return None
 
-def add_bottlenecks(network: EfficientSAM, ratio: float = 0.25, scale: float = 0.5, decoder: bool = False) -> None:
-    """Add a bottleneck after the attention and one beside the MLP of every encoder block.
+
+# Hooks of modules that hold a bottleneck. A hook leaves the names of the module's own tensors as they are, and unlike a
+# wrapper it is scripted with the module; TorchScript wants the inputs' types written out.
+def after_one(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """Add the bottleneck of what a module of one input returns."""
+    return output + self.bottleneck(output)
+
+
+def after_three(self: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> Tensor:
+    """Add the bottleneck of what a module of three inputs returns."""
+    return output + self.bottleneck(output)
+
+
+def beside(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    """Add the bottleneck of what a module is given."""
+    return output + self.bottleneck(inputs[0])
+
+
+def add_bottlenecks(network: nn.Module, targets: Sequence[str], ratio: float, scale: float) -> None:
+    """Add a bottleneck after each attention and beside each MLP.
 
     Args:
         network: changed in place.
+        targets: patterns of the modules' names.
         ratio: bottleneck width as a share of the token width.
         scale: factor on the output of those beside MLPs (the paper's s); the others have none.
-        decoder: also add three to each block of the mask decoder, after its cross-attentions and beside its MLP,
-            without which it learns little about background clicks and masks, that it has never seen.
+
+    Raises:
+        InputError: when a pattern matches no place.
     """
-    for block in network.image_encoder.blocks:
-        weight = block.get_parameter("norm1.weight")
-        block.space_adapter = Bottleneck(len(weight), ratio).to(weight)
-        block.mlp_adapter = Bottleneck(len(weight), ratio, scale).to(weight)
-    for layer in network.mask_decoder.transformer.layers if decoder else []:
-        weight = layer.get_parameter("norm1.weight")
-        layer.token_adapter = Bottleneck(len(weight), ratio).to(weight)
-        layer.mlp_adapter = Bottleneck(len(weight), ratio, scale).to(weight)
-        layer.image_adapter = Bottleneck(len(weight), ratio).to(weight)
+    for name, where in chosen(find_places(network), targets).items():
+        module = network.get_submodule(name)
+        last = [each for each in module.modules() if isinstance(each, nn.Linear)][-1]  # back to the stream's width
+        own = Bottleneck(last.out_features, ratio, 1.0 if where == AFTER else scale)
+        module.add_module(NAME, own.to(last.weight))
+        after = after_one if len(inspect.signature(module.forward).parameters) == 1 else after_three
+        module.register_forward_hook(after if where == AFTER else beside)
 
 
-def read_bottlenecks(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Return the settings of the bottlenecks in a state dict that says nothing of them, or None where there are none.
+def read_bottlenecks(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the settings of bottlenecks, as their tensors tell them.
 
     Args:
-        state: tensors by name.
+        state: tensors of bottlenecks by name.
 
     Returns:
-        ``ratio`` and ``decoder``; the scale is no tensor's shape, so the paper's is taken.
+        ``targets`` and ``ratio``; the scale is no tensor's shape, so the paper's is taken.
     """
-    down = state.get("image_encoder.blocks.0.space_adapter.down.weight")
-    if down is None:
-        return None
-    decoder = "mask_decoder.transformer.layers.0.token_adapter.down.weight" in state
-    return {**DEFAULTS, "ratio": down.shape[0] / down.shape[1], "decoder": decoder}
+    down = next(value for name, value in state.items() if name.endswith("down.weight"))
+    halves = sorted({name.split(".")[0] for name in state})
+    targets = ["*"] if "mask_decoder" in halves else [f"{half}.*" for half in halves]
+    return {**DEFAULTS, "targets": targets, "ratio": down.shape[0] / down.shape[1]}

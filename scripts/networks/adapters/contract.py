@@ -6,26 +6,23 @@ one file beside this one and one line in :data:`KINDS`.
 """
 
 import contextlib
-import hashlib
-import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch.nn as nn
 from torch import Tensor
 
 from ...errors import InputError
-from ..efficient_sam import EfficientSAM
-from . import bottleneck
+from . import bottleneck, lora
 
-logger = logging.getLogger(__name__)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @runtime_checkable
 class AdapterModule(Protocol):
-    """A module whose output is added to a network's stream, and is zero until trained or while not ``enabled``."""
+    """A module that adapts its network, and changes nothing until trained or while not ``enabled``."""
 
     enabled: bool
 
@@ -37,28 +34,46 @@ class AdapterModule(Protocol):
         """Return whether it changes nothing yet."""
         ...
 
+    def merge(self) -> nn.Module | None:
+        """Return the module that does the same without an adapter, or None where there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of adapter: how it is added, its numbers, and how it is recognised in a file that does not name it."""
+    """A kind of adapter.
+
+    Args:
+        add: puts it into a network, of which it is given ``targets`` and the numbers.
+        defaults: ``targets`` and its numbers.
+        tensors: what the names of its tensors hold, by which files are told apart that do not name the kind.
+        read: returns its settings, as its tensors by name tell them.
+    """
 
     add: Callable[..., None]
     defaults: Mapping[str, Any]
-    read: Callable[[Mapping[str, Tensor]], dict[str, Any] | None]
+    tensors: re.Pattern[str]
+    read: Callable[[Mapping[str, Tensor]], dict[str, Any]]
 
 
-KINDS = {"bottleneck": Kind(bottleneck.add_bottlenecks, bottleneck.DEFAULTS, bottleneck.read_bottlenecks)}
+KIND = "bottleneck"  # unless another is named
+KINDS = {
+    "bottleneck": Kind(
+        bottleneck.add_bottlenecks, bottleneck.DEFAULTS, re.compile(r"\.bottleneck\."), bottleneck.read_bottlenecks
+    ),
+    "lora": Kind(lora.add_lora, lora.DEFAULTS, re.compile(r"\.lora_[ab]$"), lora.read_lora),
+}
 
 
-def adapter_settings(kind: str = "bottleneck", **numbers: Any) -> dict[str, Any]:
+def adapter_settings(kind: str = KIND, **numbers: Any) -> dict[str, Any]:
     """Write out a kind of adapter with all its numbers.
 
     Args:
         kind: one of :data:`KINDS`.
-        numbers: those that differ from the kind's own.
+        numbers: those that differ from the kind's own, and ``targets``: patterns of the names of what is adapted.
 
     Returns:
-        ``{"kind": ..., **numbers}``.
+        ``{"kind": ..., "targets": [...], **numbers}``.
 
     Raises:
         InputError: when there is no such kind, or it has no such number.
@@ -69,16 +84,42 @@ def adapter_settings(kind: str = "bottleneck", **numbers: Any) -> dict[str, Any]
     if unknown:
         known = ", ".join(KINDS[kind].defaults)
         raise InputError(f"adapters of kind {kind} have no {', '.join(unknown)}: there are {known}")
-    return {"kind": kind, **KINDS[kind].defaults, **numbers}
+    targets = numbers.get("targets", KINDS[kind].defaults["targets"])
+    if not isinstance(targets, (list, tuple)) or not targets or not all(isinstance(each, str) for each in targets):
+        raise InputError(f"targets of adapters are a list of names, such as ['image_encoder.*'], got {targets!r:.80}")
+    wrong = [
+        name for name, value in numbers.items() if name != "targets" and isinstance(value, (str, list, tuple, dict))
+    ]
+    if wrong:
+        raise InputError(f"{wrong[0]} of adapters is a number, got {numbers[wrong[0]]!r:.80}")
+    return {"kind": kind, **KINDS[kind].defaults, **numbers, "targets": list(targets)}
 
 
-def read_adapter_settings(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Recognise the adapters in a state dict that comes without settings; None where there are none."""
+def read_adapter_settings(state: Mapping[str, Tensor]) -> list[dict[str, Any]] | None:
+    """Recognise the adapters in a state dict that comes without settings.
+
+    Args:
+        state: tensors by name.
+
+    Returns:
+        A kind and its numbers each, or None where there are no adapters.
+    """
+    found = []
     for kind, made in KINDS.items():
-        numbers = made.read(state)
-        if numbers is not None:
-            return {"kind": kind, **numbers}
-    return None
+        own = {name: value for name, value in state.items() if made.tensors.search(name)}
+        if own:
+            found.append({"kind": kind, **made.read(own)})
+    return found or None
+
+
+def adapter_group(name: str) -> str | None:
+    """Return the words for the adapters that a tensor is of, which a file holds or lacks as a whole.
+
+    Args:
+        name: of the tensor, such as ``"image_encoder.blocks.0.attn.bottleneck.up.bias"``.
+    """
+    kind = next((kind for kind, made in KINDS.items() if made.tensors.search(name)), None)
+    return kind and f"{kind} adapters of {name.split('.')[0]}"
 
 
 def adapter_modules(network: nn.Module) -> dict[str, AdapterModule]:
@@ -91,98 +132,45 @@ def adapter_parameters(network: nn.Module) -> list[str]:
     return [f"{name}.{own}" for name, module in adapter_modules(network).items() for own in module.adapter_parameters()]
 
 
-def add_adapters(network: EfficientSAM, kind: str = "bottleneck", **numbers: Any) -> EfficientSAM:
-    """Add adapters of one kind, and freeze all but them.
+def add_adapters(network: Network, adapters: Sequence[Mapping[str, Any]] = ({"kind": KIND},)) -> Network:
+    """Add adapters, and freeze all but them.
 
     Args:
         network: changed in place.
-        kind: one of :data:`KINDS`.
-        numbers: of that kind, such as ``ratio``.
+        adapters: a kind each, one of :data:`KINDS`, with ``targets`` and numbers such as ``ratio``.
 
     Returns:
         The same network. Until trained it computes exactly what it did before.
 
     Raises:
         ValueError: when the network has adapters already.
-        InputError: when there is no such kind or number.
+        InputError: when there is no such kind or number, or nothing that ``targets`` match.
     """
-    settings = adapter_settings(kind, **numbers)
+    chosen = [adapter_settings(**each) for each in adapters]
     if adapter_modules(network):
-        raise ValueError("the network has adapters already: add them to a plain EfficientSAM")
-    KINDS[kind].add(network, **{name: value for name, value in settings.items() if name != "kind"})
-    return train_only(network, ["adapters"])
-
-
-def train_only(network: EfficientSAM, parts: Sequence[str] | None) -> EfficientSAM:
-    """Let only some parts of a network take gradients.
-
-    Args:
-        network: changed in place.
-        parts: modules and parameters by name or by the last words of it, such as ``mask_decoder`` or ``mask_tokens``,
-            and ``adapters``; nothing trains every parameter.
-
-    Returns:
-        The same network.
-
-    Raises:
-        InputError: when the network has no such part.
-    """
-    if isinstance(parts, str):
-        parts = [parts]
-    trained: set[str] = set()
-    for part in parts if parts is not None else [""]:
-        found = adapter_parameters(network) if part == "adapters" else parameters_of(network, part)
-        if not found:
-            raise InputError(f"the network has no part {part!r} to train: name its modules, such as mask_decoder")
-        trained.update(found)
+        raise ValueError("the network has adapters already: add them to a plain one")
+    for numbers in chosen:
+        KINDS[numbers.pop("kind")].add(network, **numbers)
+    added = set(adapter_parameters(network))
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in trained)
+        parameter.requires_grad_(name in added)
     return network
 
 
-def parameters_of(network: nn.Module, part: str) -> list[str]:
-    """Name the parameters of the modules, or the parameter, that are called ``part`` or end in ``.part``."""
-    names = [name for name, _ in (*network.named_modules(), *network.named_parameters())]
-    roots = [name for name in names if name == part or name.endswith(f".{part}")]
-    return [
-        name
-        for name, _ in network.named_parameters()
-        if any(not root or name == root or name.startswith(f"{root}.") for root in roots)
-    ]
+def merge_adapters(network: Network) -> Network:
+    """Fold into the base what can be, so that it costs nothing.
 
+    Args:
+        network: changed in place; adapters that cannot be folded stay.
 
-def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """List the parameters that take gradients, for the optimiser, and log how many are trained, frozen and added.
-
-    Raises:
-        ValueError: when nothing is left to train.
+    Returns:
+        The same network.
     """
-    trained = [p for p in network.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("every parameter is frozen: nothing is left to train")
-    count = sum(p.numel() for p in trained)
-    total = sum(p.numel() for p in network.parameters())
-    added = sum(network.get_parameter(name).numel() for name in adapter_parameters(network))
-    logger.info(
-        f"parameters: {count:,} trained ({100 * count / total:.1f} %), {total - count:,} frozen, "
-        f"{added:,} added by adapters"
-    )
-    return trained
-
-
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Part the parameters that take gradients for an optimiser: matrices decay, biases, norms and embeddings do not.
-
-    As timm and nanoGPT do; decay would pull scales and positions towards a value that means nothing.
-    """
-    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    trained = trainable_parameters(network)
-    decay = [p for p in trained if p.ndim > 1 and id(p) not in embeddings]
-    kept = {id(p) for p in decay}
-    return [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) not in kept], "weight_decay": 0.0},
-    ]
+    for name, module in adapter_modules(network).items():
+        merged = module.merge()
+        if merged is not None:
+            network.set_submodule(name, merged)
+    return network
 
 
 @contextlib.contextmanager
@@ -197,68 +185,3 @@ def disable_adapters(network: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, enabled in zip(modules, before):
             module.enabled = enabled
-
-
-def adapter_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """Return what was trained: the tensors that take gradients, adapters and parts of the base alike."""
-    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    return {name: value for name, value in network.state_dict().items() if name in trained}
-
-
-def base_hash(network: nn.Module, trained: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all tensors of a network but those that were trained."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        if name not in trained:
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-class AdapterWeights:
-    """What ``adapter.pth`` holds: only what was trained, and of which base.
-
-    Args:
-        network: whose trained tensors to save.
-        settings: the :class:`scripts.networks.Settings` from which it is built again.
-        base: path of the weights that training started from.
-    """
-
-    def __init__(self, network: nn.Module, settings: Any, base: str) -> None:
-        self.network = network
-        self.settings = settings
-        self.base = Path(base).name
-        self.hash: str | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return ``adapter`` (tensors), ``settings`` and ``base`` (name and hash)."""
-        trained = adapter_state_dict(self.network)
-        if self.hash is None:  # what is frozen stays
-            self.hash = base_hash(self.network, trained)
-        base = {"name": self.base, "sha256": self.hash}
-        return {"adapter": trained, "settings": self.settings.state_dict(), "base": base}
-
-
-def load_adapter(network: EfficientSAM, checkpoint: Mapping[str, Any], path: str | Path) -> EfficientSAM:
-    """Put what was trained onto its base.
-
-    Args:
-        network: as the checkpoint's settings build it, with the weights of the base; changed in place.
-        checkpoint: of an ``adapter.pth``.
-        path: of the file, for errors.
-
-    Returns:
-        The same network.
-
-    Raises:
-        InputError: when the network is of other weights or of other settings.
-    """
-    tensors, base = checkpoint["adapter"], checkpoint["base"]
-    own = network.state_dict()
-    strangers = [name for name, value in tensors.items() if name not in own or own[name].shape != value.shape]
-    if strangers:
-        raise InputError(f"{path} does not fit the network: {strangers[0]} and {len(strangers) - 1} more have no place")
-    if base_hash(network, tensors) != base["sha256"]:
-        raise InputError(f"{path} was trained on other weights than these: it needs {base['name']}, unchanged")
-    network.load_state_dict({**own, **tensors})
-    return network

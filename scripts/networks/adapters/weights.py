@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was trained, as a file of its own, and back onto its base."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch.nn as nn
+from torch import Tensor
+
+from ...errors import InputError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def adapter_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """Return what was trained: the tensors that take gradients, adapters and parts of the base alike."""
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    return {name: value for name, value in network.state_dict().items() if name in trained}
+
+
+def base_hash(network: nn.Module, trained: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all tensors of a network but those that were trained."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if name not in trained:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class AdapterWeights:
+    """What ``adapter.pth`` holds: only what was trained, and of which base.
+
+    Args:
+        network: whose trained tensors to save.
+        settings: the :class:`scripts.networks.Settings` from which it is built again.
+        base: path of the weights that training started from.
+    """
+
+    def __init__(self, network: nn.Module, settings: Any, base: str) -> None:
+        self.network = network
+        self.settings = settings
+        self.base = Path(base).name
+        self.hash: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return ``adapter`` (tensors), ``settings`` and ``base`` (name and hash)."""
+        trained = adapter_state_dict(self.network)
+        if self.hash is None:  # what is frozen stays
+            self.hash = base_hash(self.network, trained)
+        base = {"name": self.base, "sha256": self.hash}
+        return {"adapter": trained, "settings": self.settings.state_dict(), "base": base}
+
+
+def load_adapter(network: Network, tensors: Mapping[str, Tensor], base: Mapping[str, Any], path: str | Path) -> Network:
+    """Put what was trained onto its base.
+
+    Args:
+        network: as the checkpoint's settings build it, with the weights of the base; changed in place.
+        tensors: what was trained, by name.
+        base: ``name`` and ``sha256`` of the base, as an ``adapter.pth`` holds them.
+        path: of the file, for errors.
+
+    Returns:
+        The same network.
+
+    Raises:
+        InputError: when the network is of other weights or of other settings.
+    """
+    own = network.state_dict()
+    strangers = [name for name, value in tensors.items() if name not in own or own[name].shape != value.shape]
+    if strangers:
+        raise InputError(f"{path} does not fit the network: {strangers[0]} and {len(strangers) - 1} more have no place")
+    if base_hash(network, tensors) != base["sha256"]:
+        raise InputError(f"{path} was trained on other weights than these: it needs {base['name']}, unchanged")
+    network.load_state_dict({**own, **tensors})
+    return network

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which parameters of a network are trained."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch.nn as nn
+
+from ..errors import InputError
+from .adapters import adapter_parameters
+
+logger = logging.getLogger(__name__)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def train_only(network: Network, parts: Sequence[str] | None) -> Network:
+    """Let only some parts of a network take gradients.
+
+    Args:
+        network: changed in place.
+        parts: modules and parameters by name or by the last words of it, such as ``mask_decoder`` or ``mask_tokens``,
+            and ``adapters``; nothing trains every parameter.
+
+    Returns:
+        The same network.
+
+    Raises:
+        InputError: when the network has no such part.
+    """
+    if isinstance(parts, str):
+        parts = [parts]
+    trained: set[str] = set()
+    for part in parts if parts is not None else [""]:
+        found = adapter_parameters(network) if part == "adapters" else parameters_of(network, part)
+        if not found:
+            raise InputError(f"the network has no part {part!r} to train: name its modules, such as mask_decoder")
+        trained.update(found)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return network
+
+
+def parameters_of(network: nn.Module, part: str) -> list[str]:
+    """Name the parameters of the modules, or the parameter, that are called ``part`` or end in ``.part``."""
+    names = [name for name, _ in (*network.named_modules(), *network.named_parameters())]
+    roots = [name for name in names if name == part or name.endswith(f".{part}")]
+    return [
+        name
+        for name, _ in network.named_parameters()
+        if any(not root or name == root or name.startswith(f"{root}.") for root in roots)
+    ]
+
+
+def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """List the parameters that take gradients, for the optimiser, and log how many are trained, frozen and added.
+
+    Raises:
+        ValueError: when nothing is left to train.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("every parameter is frozen: nothing is left to train")
+    count = sum(p.numel() for p in trained)
+    total = sum(p.numel() for p in network.parameters())
+    added = sum(network.get_parameter(name).numel() for name in adapter_parameters(network))
+    logger.info(
+        f"parameters: {count:,} trained ({100 * count / total:.1f} %), {total - count:,} frozen, "
+        f"{added:,} added by adapters"
+    )
+    return trained
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Part the parameters that take gradients for an optimiser: matrices decay, biases, norms and embeddings do not.
+
+    As timm and nanoGPT do; decay would pull scales and positions towards a value that means nothing.
+    """
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    trained = trainable_parameters(network)
+    decay = [p for p in trained if p.ndim > 1 and id(p) not in embeddings]
+    kept = {id(p) for p in decay}
+    return [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) not in kept], "weight_decay": 0.0},
+    ]
