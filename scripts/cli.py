@@ -157,6 +157,9 @@ def check_settings(argv: Sequence[str]) -> None:
             raise InputError(f"--{name} None is not heard: write --{name} '$None'")
         if given[name] in ("true", "false"):  # a text, which counts as true either way
             raise InputError(f"--{name} {given[name]} is not Python: write {given[name].capitalize()}")
+    numbers = {name: parser.config.get(name) for name in NUMBERS}
+    numbers |= {name.rpartition("#")[2].rpartition("::")[2]: _literal(str(given[name])) for name in names}
+    check_numbers(**{n: v for n, v in numbers.items() if v is not None and not str(v).startswith(("$", "@", "%"))})
 
 
 def describe_settings(files: Sequence[str]) -> str:

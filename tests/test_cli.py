@@ -17,6 +17,7 @@ PYTHON_M_RUN = ["/some/where/monai/bundle/__main__.py", "run"]
 CONFIG = """
 max_epochs: 20
 image_size: 256
+random: false
 train:
   trainer: {_target_: Trainer, max_epochs: '@max_epochs'}
   handlers: []
@@ -70,7 +71,7 @@ def test_a_setting_that_no_config_has_is_refused_by_name(config, argument, messa
         "--train#trainer#max_epochs",
         "--train::trainer::max_epochs",
         "--train#trainer#amp",  # a further argument of a component that is there
-        "--+train#handlers",
+        "--+train#keeping",
         "--validate#key_metric#dice/box",
         "--run_id",
         "--init_id",
@@ -84,9 +85,9 @@ def test_settings_and_options_of_the_command_pass(config, argument):
 
 @pytest.mark.parametrize(("value", "python"), [("true", "True"), ("false", "False")])
 def test_a_truth_value_that_would_be_read_as_text_is_refused(config, value, python):
-    with pytest.raises(InputError, match=f"--max_epochs {value} is not Python: write {python}$"):
-        prepare(config, "--max_epochs", value)
-    prepare(config, "--max_epochs", python)
+    with pytest.raises(InputError, match=f"--random {value} is not Python: write {python}$"):
+        prepare(config, "--random", value)
+    prepare(config, "--random", python)
 
 
 @pytest.mark.parametrize("setting", ["tracking_uri", "experiment_name", "run_name", "save_execute_config"])
@@ -231,6 +232,17 @@ except InputError as error:
 def test_numbers_that_cannot_be_meant_are_refused(setting, says):
     with pytest.raises(InputError, match=f"^{says}$"):
         cli.check_numbers(**setting)
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "train#trainer#max_epochs", "train::trainer::max_epochs"])
+def test_numbers_of_the_command_line_and_of_files_are_looked_at(config, tmp_path, name):
+    prepare(config, f"--{name}", "3")
+    prepare(config, f"--{name}", "$1 + 2")
+    with pytest.raises(InputError, match="max_epochs is a whole number from 1 on, got 0"):
+        prepare(config, f"--{name}", "0")
+    (tmp_path / "more.yaml").write_text("max_epochs: -1\n")
+    with pytest.raises(InputError, match="max_epochs is a whole number from 1 on, got -1"):
+        prepare(f"['{config}','{tmp_path / 'more.yaml'}']")
 
 
 def test_numbers_that_can_be_meant_are_taken():

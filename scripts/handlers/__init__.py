@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handlers that MONAI and Ignite lack."""
 
-from .checkpoints import CheckpointFiles, Resume, ScalerState
+from .checkpoints import CheckpointFiles
 from .curves import TrainingCurves
+from .early_stop import EarlyStop
 from .finite import StopOnNonFinite
 from .folders import RunFolders
 from .forgetting import Forgetting
@@ -12,6 +13,7 @@ from .panels import ValidationPanels
 from .predictions import PredictionSaver
 from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
+from .resuming import RunState
 from .seeding import SeedEachEpoch
 from .time_left import TimeLeft
 from .time_limit import TimeLimit
@@ -19,15 +21,15 @@ from .time_limit import TimeLimit
 __all__ = [
     "CheckpointFiles",
     "CudaTimer",
+    "EarlyStop",
     "Forgetting",
     "GradientClipping",
     "MetricsReport",
     "Outcome",
     "PeakMemory",
     "PredictionSaver",
-    "Resume",
     "RunFolders",
-    "ScalerState",
+    "RunState",
     "SeedEachEpoch",
     "StopOnNonFinite",
     "TimeLeft",

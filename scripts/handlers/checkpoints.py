@@ -10,10 +10,8 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
-from monai.engines import Trainer
 
 from ..errors import InputError
-from ..networks.checkpoint_file import upgrade_names
 
 
 class _ReplacingSaver(DiskSaver):
@@ -55,18 +53,21 @@ class CheckpointFiles:
     Args:
         folder: of the files.
         files: for each file its objects with a ``state_dict``, by name; a single one is saved bare.
-        metric: name of the metric, higher is better, whose best value decides of all files; without, every event saves.
-        event: ``"EPOCH_COMPLETED"`` or ``"COMPLETED"``.
+        evaluator: that measures the metric.
+        metric: its name, higher is better, whose best value decides of all files; without, every event saves.
+        event: ``"EPOCH_COMPLETED"`` or ``"COMPLETED"``, of the trainer, or of the evaluator where a metric decides.
     """
 
     def __init__(
         self,
         folder: str,
         files: Mapping[str, Mapping[str, Any]],
+        evaluator: Engine | None = None,
         metric: str | None = None,
         event: str = "EPOCH_COMPLETED",
     ) -> None:
         self.event = Events[event]
+        self.evaluator = evaluator
         self.metric = metric
         self.checkpoint = Checkpoint(
             {file: dict(held) for file, held in files.items()},
@@ -91,8 +92,9 @@ class CheckpointFiles:
         return value
 
     def attach(self, engine: Engine) -> None:
-        """Save on events of a trainer, or of an evaluator where a metric decides."""
-        engine.add_event_handler(self.event, self.checkpoint)
+        """Attach to a trainer."""
+        judge = engine if self.metric is None or self.evaluator is None else self.evaluator
+        judge.add_event_handler(self.event, self.checkpoint)
 
     def state_dict(self) -> Mapping:
         """Return what is known of the best so far."""
@@ -101,116 +103,3 @@ class CheckpointFiles:
     def load_state_dict(self, state_dict: Mapping) -> None:
         """Go on from what was known of the best."""
         self.checkpoint.load_state_dict(state_dict)
-
-
-class ScalerState:
-    """The state of a trainer's gradient scaler, empty where it scales nothing.
-
-    Args:
-        trainer: of MONAI.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def state_dict(self) -> Mapping:
-        """Return the scaler's state."""
-        return {} if self.trainer.scaler is None else self.trainer.scaler.state_dict()
-
-    def load_state_dict(self, state_dict: Mapping) -> None:
-        """Take a state, where there is one and something that scales."""
-        if state_dict and self.trainer.scaler is not None:
-            self.trainer.scaler.load_state_dict(dict(state_dict))
-
-
-class Resume:
-    """Load all that a run saved to go on, as soon as it is attached: a bad file stops a run before it starts.
-
-    Args:
-        path: of ``last.pth``.
-        load_dict: the objects that it holds, by name.
-
-    Raises:
-        InputError: when the file is missing, unreadable, of another kind, or has no epoch left to train.
-    """
-
-    def __init__(self, path: str, load_dict: Mapping[str, Any]) -> None:
-        if not Path(path).is_file():
-            raise InputError(f"cannot resume: {path} does not exist")
-        self.path = path
-        self.load_dict = dict(load_dict)
-
-    def attach(self, engine: Engine) -> None:
-        try:
-            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises half a dozen kinds for a bad file
-            raise InputError(f"cannot resume: {self.path} is not a readable checkpoint (cut short?)") from error
-        if isinstance(checkpoint, dict):
-            checkpoint = upgrade(checkpoint, self.load_dict)
-        missing = [name for name in self.load_dict if not isinstance(checkpoint, dict) or name not in checkpoint]
-        if missing:
-            raise InputError(f"cannot resume: {self.path} holds no {', '.join(missing)}; give the last.pth of a run")
-        max_epochs, batches = engine.state.max_epochs, engine.state.epoch_length
-        scheduler = self.load_dict.get("lr_scheduler")
-        ends = {name: getattr(scheduler, name) for name in ("t_total", "warmup_steps") if hasattr(scheduler, name)}
-        try:
-            Checkpoint.load_objects(self.load_dict, checkpoint)
-        except InputError as error:
-            raise InputError(f"cannot resume: {self.path} is of a run with other settings: {error}") from error
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"cannot resume: {self.path} is of a run with another network or data: {str(error).splitlines()[0]}"
-            ) from error
-        if engine.state.epoch_length != batches:
-            raise InputError(
-                f"cannot resume: {self.path} is of a run with another network or data: {engine.state.epoch_length} "
-                f"batches in an epoch, now {batches} (batch_size times the number of processes stays the same)"
-            )
-        if engine.state.epoch >= max_epochs:
-            raise InputError(
-                f"{self.path} has {engine.state.epoch} epochs already: give a larger max_epochs than {max_epochs}"
-            )
-        engine.state.max_epochs = max_epochs
-        if scheduler is not None and any(getattr(scheduler, name) != value for name, value in ends.items()):
-            vars(scheduler).update(ends)  # the schedule of all epochs there are now, not of those there were
-            for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
-                group["lr"] = base * factor(scheduler.last_epoch)
-            engine.logger.info(f"the learning rate now falls until epoch {max_epochs}")
-        engine.logger.info(f"resumed {self.path} after epoch {engine.state.epoch}")
-
-
-def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the ``last.pth`` of version 0.2 to what is saved now.
-
-    It had no scaler, and one group of parameters, all in the network's order, where there are two now.
-
-    Args:
-        checkpoint: what the file holds.
-        load_dict: the objects that it is loaded into, by name.
-
-    Returns:
-        The same, changed where it has to be.
-    """
-    new = {"scaler": {}, **checkpoint}
-    if "model" in new:
-        new["model"] = upgrade_names(new["model"])
-    optimizer, state = load_dict.get("optimizer"), checkpoint.get("optimizer")
-    if optimizer is None or not state or len(state["param_groups"]) != 1 or len(optimizer.param_groups) != 2:
-        return new
-    order = [p for p in load_dict["model"].parameters() if p.requires_grad]
-    if len(state["param_groups"][0]["params"]) != len(order):
-        return new  # of another network, which loading says
-    old_index = {id(p): index for index, p in enumerate(order)}
-    moments: dict[int, Any] = {}
-    groups = []
-    for group in optimizer.param_groups:
-        indices = [len(moments) + n for n in range(len(group["params"]))]
-        moments.update({n: state["state"].get(old_index[id(p)]) for n, p in zip(indices, group["params"])})
-        old = {key: value for key, value in state["param_groups"][0].items() if key not in ("params", "weight_decay")}
-        groups.append({**old, "params": indices, "weight_decay": group["weight_decay"]})
-    new["optimizer"] = {"state": {n: each for n, each in moments.items() if each is not None}, "param_groups": groups}
-    scheduler = checkpoint.get("lr_scheduler", {})
-    new["lr_scheduler"] = {
-        key: value * 2 if key in ("base_lrs", "lr_lambdas", "_last_lr") else value for key, value in scheduler.items()
-    }
-    return new

@@ -4,7 +4,7 @@
 import time
 
 import ignite.distributed as idist
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.handlers import TimeLimit as LocalTimeLimit
 
 
@@ -16,6 +16,10 @@ class TimeLimit(LocalTimeLimit):
     Args:
         limit_sec: seconds from now.
     """
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer: it ends after the epoch in which the time is over."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         is_over = float(time.time() - self.start_time > self.limit_sec)

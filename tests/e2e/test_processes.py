@@ -40,9 +40,10 @@ SAME_EACH_TIME = {  # nothing drawn, but for the order, which is left as it is
     "gradient_rounds": 1,
     "whole_prob": 0.0,
     "crop_prob": 0.0,
-    "augment_transforms": [
+    "geometry_transforms": [
         {"_target_": "Resized", "keys": ["image", "label"], "spatial_size": [64, 64], "mode": ["bilinear", "nearest"]}
     ],
+    "intensity_transforms": [],
     "train#sampler": "$torch.utils.data.SequentialSampler(@train#dataset)",
 }
 

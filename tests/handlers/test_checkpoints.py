@@ -4,19 +4,17 @@
 import multiprocessing
 import os
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import EarlyStopping
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.optimizers import WarmupCosineSchedule
 
 from scripts.errors import InputError
-from scripts.handlers import CheckpointFiles, Resume, ScalerState
-from scripts.handlers.checkpoints import upgrade
+from scripts.handlers import CheckpointFiles, EarlyStop, RunState
+from scripts.handlers.resuming import ScalerState, resume, upgrade
 from scripts.networks import parameter_groups
 
 
@@ -185,13 +183,32 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(written, monkeypat
     assert torch.load(path, weights_only=True) == second
 
 
+class Scaling(Engine):
+    """A trainer that makes its scaler when it starts, as MONAI's does."""
+
+    def __init__(self, scale):
+        super().__init__(lambda engine, batch: None)
+        self.scale, self.scaler = scale, None
+
+    def run(self):
+        self.scaler = None if self.scale is None else scaler_of(self.scale)
+        return super().run([0])
+
+
 def test_a_scaler_is_saved_and_goes_on_where_there_is_one():
-    plain, scaling, resumed = (SimpleNamespace(scaler=scaler) for scaler in (None, scaler_of(8.0), scaler_of(2.0)))
+    plain, scaling, resumed = Scaling(None), Scaling(8.0), Scaling(2.0)
+    for trainer in (plain, scaling):
+        assert ScalerState(trainer).state_dict() == {}
+        trainer.run()
     assert ScalerState(plain).state_dict() == {}
-    ScalerState(plain).load_state_dict(ScalerState(scaling).state_dict())
+    saved = ScalerState(scaling).state_dict()
+    ScalerState(plain).load_state_dict(saved)
+    plain.run()
     ScalerState(resumed).load_state_dict({})  # of a run that scaled nothing
+    resumed.run()
     assert resumed.scaler.get_scale() == 2.0
-    ScalerState(resumed).load_state_dict(ScalerState(scaling).state_dict())
+    ScalerState(resumed).load_state_dict(saved)  # before it starts
+    resumed.run()
     assert resumed.scaler.get_scale() == 8.0
 
 
@@ -263,20 +280,16 @@ class Run:
         )
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self.lr_scheduler.step())
         best = CheckpointFiles(str(folder), {"model.pt": {"model": self.network}}, metric="dice")
-        early_stop = EarlyStopping(3, lambda engine: 0.0, self.trainer)
         self.state = {
             "model": self.network,
             "optimizer": self.optimizer,
             "lr_scheduler": self.lr_scheduler,
-            "trainer": self.trainer,
             "best": best,
-            "early_stop": early_stop,
+            "early_stop": EarlyStop(Engine(lambda engine, batch: None), "dice", 3),
         }
-        if resume_path is not None:
-            Resume(str(resume_path), self.state).attach(self.trainer)
         self.epochs = []
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: self.epochs.append(engine.state.epoch))
-        CheckpointFiles(str(folder), {"last.pth": self.state}).attach(self.trainer)
+        RunState(str(folder), self.state, resume_path and str(resume_path)).attach(self.trainer)
 
     def run(self):
         self.trainer.run()
@@ -303,7 +316,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, saved):
 
 def test_a_missing_file_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(InputError, match=r"^cannot resume: \S*/last.pth does not exist$"):
-        Resume(str(tmp_path / "last.pth"), {})
+        RunState(str(tmp_path), {}, str(tmp_path / "last.pth"))
 
 
 def cut_in_half(path):
@@ -359,7 +372,7 @@ def test_a_finished_run_with_more_epochs_gets_a_schedule_of_all_of_them(tmp_path
     assert state["optimizer"].param_groups[0]["lr"] == pytest.approx(0)
 
     again, state = make(4)
-    Resume(str(path), state).attach(again)
+    resume(str(path), state, again)
     whole, expected = make(4)
     whole.run(range(5), max_epochs=2)
     rates = lambda state: state["optimizer"].param_groups[0]["lr"]  # noqa: E731

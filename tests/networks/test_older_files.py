@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.handlers.checkpoints import upgrade
+from scripts.handlers.resuming import upgrade
 from scripts.networks import EfficientSAM, load
 from tests.networks.recipe import old_name, recipe_images, recipe_state, recipe_tensor, sample
 
