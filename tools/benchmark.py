@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scripts.engines import IterativeClicks
+from scripts.engines import TrainingSimulator
 from scripts.errors import InputError
 from scripts.networks import EfficientSAM, add_adapters, checkpoint_activations, trainable_parameters
 from scripts.networks.efficient_sam import BACKBONES
@@ -63,7 +63,7 @@ def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: 
     """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW."""
     network = add_adapters(EfficientSAM(row.backbone, row.image_size)).to(device).train()
     checkpoint_activations(network, checkpointed)
-    clicks = IterativeClicks(network, rounds, gradient_rounds=min(rounds, 2))
+    clicks = TrainingSimulator(network, rounds, gradient_rounds=min(rounds, 2))
     clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most
     optimizer = torch.optim.AdamW(trainable_parameters(network), lr=1e-4)
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from scripts.errors import InputError
-from scripts.export import with_backend
+from scripts.export import use_backend
 from scripts.export.__main__ import read_images
 from scripts.export.backends import BACKENDS
-from scripts.export.int8 import MOST, quantize_encoder
+from scripts.export.int8 import MAX_CALIBRATION_IMAGES, quantize_encoder
 from scripts.networks import EfficientSAM
 from scripts.networks.efficient_sam import BACKBONES
 from tools.benchmark import Row, count_flop, device_name, measure_matmul, time_call
@@ -33,13 +33,14 @@ INT8 = "onnxruntime, 8 bits"
 
 def prepare(network: EfficientSAM, backends: list[str], pictures: str | None, folder: Path) -> dict[str, Any]:
     """Return the network by each backend, and of 8 bits where there are pictures."""
-    answering: dict[str, Any] = {backend: with_backend(network, backend, str(folder)) for backend in backends}
+    answering: dict[str, Any] = {backend: use_backend(network, backend, str(folder)) for backend in backends}
     if pictures:
-        with_backend(network, "onnxruntime", str(folder))
+        use_backend(network, "onnxruntime", str(folder))
         (written,) = (folder / "exported").iterdir()
         quantized = shutil.copytree(written, folder / "int8")
-        print(quantize_encoder(network, quantized, read_images(pictures, str(folder), MOST)), file=sys.stderr)
-        answering[INT8] = with_backend(network, "onnxruntime", str(folder), str(quantized))
+        images = read_images(pictures, str(folder), MAX_CALIBRATION_IMAGES)
+        print(quantize_encoder(network, quantized, images), file=sys.stderr)
+        answering[INT8] = use_backend(network, "onnxruntime", str(folder), str(quantized))
     return answering
 
 

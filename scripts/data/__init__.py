@@ -9,7 +9,7 @@ from .mixture import mixture_datalist, mixture_weights
 from .object_dataset import ObjectDataset
 from .refuge import refuge_datalist
 from .sample import make_sample
-from .share import SeededProxySampler, own_share
+from .shard import SeededProxySampler, shard_range
 
 __all__ = [
     "InputDataset",
@@ -24,8 +24,8 @@ __all__ = [
     "make_sample",
     "mixture_datalist",
     "mixture_weights",
-    "own_share",
     "pad_objects",
     "pick_split",
     "refuge_datalist",
+    "shard_range",
 ]

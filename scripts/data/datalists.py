@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .listing import Datalist, Label, Pair, beside, existing_folder, image_suffix, list_images, split_pairs
+from .listing import Datalist, Label, Pair, existing_folder, image_suffix, list_images, resolve_relative, split_pairs
 from .refuge import is_refuge, refuge_datalist
 from .sample import make_sample
 
@@ -87,7 +87,10 @@ def decathlon_datalist(
             return nnunet_datalist(path.parent, content, val_fraction, seed, group_by)
         lists = {
             split: [
-                {"image": beside(path.parent, item["image"]), "label": _label_paths(path.parent, item["label"])}
+                {
+                    "image": resolve_relative(path.parent, item["image"]),
+                    "label": _label_paths(path.parent, item["label"]),
+                }
                 for item in content.get(split, [])
                 if split != "test"
                 or (isinstance(item, dict) and "label" in item)  # the Decathlon's own are paths alone
@@ -138,10 +141,10 @@ def nnunet_datalist(
 def _label_paths(root: Path, label: Any) -> Label:
     """Find a label's file, or the files of the raters of each class, beside a list."""
     if isinstance(label, str):
-        return beside(root, label)
+        return resolve_relative(root, label)
     if not label or not all(isinstance(raters, list) and raters for raters in label):
         raise TypeError("a label is a path, or a list of the raters' masks for each class")
-    return [[beside(root, path) for path in raters] for raters in label]
+    return [[resolve_relative(root, path) for path in raters] for raters in label]
 
 
 def folder_datalist(

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..io.dicom import series_files
 from ..prompts.form import box_prompt, click_prompt
 from .datalists import find_datalist
-from .listing import IMAGE_SUFFIXES, beside, image_suffix, list_images
+from .listing import IMAGE_SUFFIXES, image_suffix, list_images, resolve_relative
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
             nearest = difflib.get_close_matches(unknown[0], KNOWN, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(KNOWN)}"
             raise InputError(f"{path}: an item has {unknown[0]}, which nothing reads: {hint}")
-    files = [{key: beside(path.parent, item[key]) for key in FILES if item.get(key)} for item in items]
+    files = [{key: resolve_relative(path.parent, item[key]) for key in FILES if item.get(key)} for item in items]
     return [
         {**{k: item[k] for k in KNOWN if k in item and k not in FILES}, **paths} for item, paths in zip(items, files)
     ]

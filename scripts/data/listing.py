@@ -48,7 +48,7 @@ def existing_folder(path: str | Path) -> Path:
     return folder
 
 
-def beside(folder: Path, path: str) -> str:
+def resolve_relative(folder: Path, path: str) -> str:
     """Find a path that a list in a folder names: relative to it, absolute, or below the user's own folder."""
     return str(folder / Path(path).expanduser())
 

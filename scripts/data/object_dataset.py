@@ -18,14 +18,14 @@ from ..errors import InputError
 from ..io.file_state import file_state
 from ..io.grids import on_grid_of
 from ..io.reading import LoadCheckedImaged, label_values, spatial_shape
-from ..prompts.cases import SIZES, WHOLE, Case, read_case, write_case
+from ..prompts.case_id import SIZES, UNION_OBJECT, Case, read_case, write_case
 from ..prompts.class_layout import ClassLayout
 from .listing import Label, Pair, short_names
 
 logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 5
-RESERVED = {WHOLE, *SIZES}  # names in reports
+RESERVED = {UNION_OBJECT, *SIZES}  # names in reports
 Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
 
 
@@ -88,7 +88,7 @@ class ObjectDataset(CacheDataset):
     def mean_diameter(self) -> float:
         """Return the diameter in pixels of a disc as large as the mean object."""
         cases = [read_case(item["case"]) for item in self.data]
-        areas = [area for case in cases if case["objects"] != [WHOLE] for area in case["areas"]]
+        areas = [area for case in cases if case["objects"] != [UNION_OBJECT] for area in case["areas"]]
         return 2 * math.sqrt(sum(areas) / max(len(areas), 1) / math.pi)
 
 
@@ -107,7 +107,8 @@ def list_items(
 
     def add(k: int, objects: Mapping[str, list[int]], pixels: Mapping[int, float]) -> None:
         areas = [sum(pixels.get(i, 0) for i in ids) for ids in objects.values()]
-        known = [pair.get("set", key) if key != WHOLE else key for key in objects]  # of a mixture, scored set by set
+        # of a mixture, scored set by set
+        known = [pair.get("set", key) if key != UNION_OBJECT else key for key in objects]
         case: Case = {"image": name, "slice": k, "objects": known, "areas": areas}
         if "group" in pair:
             case["group"] = pair["group"]
@@ -125,7 +126,7 @@ def list_items(
             chosen = names[start : start + objects_per_item] if objects_per_item else names
             add(k, {n: objects[n] for n in chosen}, pixels)
         if whole and objects:
-            add(k, {WHOLE: sorted({i for ids in objects.values() for i in ids})}, pixels)
+            add(k, {UNION_OBJECT: sorted({i for ids in objects.values() for i in ids})}, pixels)
     return items
 
 

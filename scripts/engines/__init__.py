@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated user of training and of evaluation, and prediction that goes on."""
 
-from .evaluation import SimulatedUser
+from .evaluation import EvaluationSimulator
 from .prediction import AttemptEach
-from .training import IterativeClicks
+from .training import TrainingSimulator
 
-__all__ = ["AttemptEach", "IterativeClicks", "SimulatedUser"]
+__all__ = ["AttemptEach", "EvaluationSimulator", "TrainingSimulator"]

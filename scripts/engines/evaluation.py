@@ -14,11 +14,11 @@ from ..losses.mask_loss import mask_iou
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
-from ..prompts.crops import SmallObjects
+from ..prompts.crops import SmallObjectCropper
 from ..prompts.form import BACKGROUND, Prompt
 
 
-class SimulatedUser(nn.Module):
+class EvaluationSimulator(nn.Module):
     """A network and the user who asks for objects and corrects what comes: what an evaluator evaluates.
 
     Args:
@@ -41,7 +41,7 @@ class SimulatedUser(nn.Module):
         clicks: Sequence[int] = (1,),
         box_clicks: int = 0,
         random_clicks: bool = False,
-        crop: SmallObjects | None = None,
+        crop: SmallObjectCropper | None = None,
         mask_feedback: bool = True,
         layout: ClassLayout | None = None,
     ) -> None:

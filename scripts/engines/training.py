@@ -14,7 +14,7 @@ from ..prompts.form import PADDING
 RoundOutput = tuple[Tensor, Tensor, Tensor, Tensor]  # logits, predicted IoU, points and their labels
 
 
-class IterativeClicks(nn.Module):
+class TrainingSimulator(nn.Module):
     """A network and the user who corrects it, as the one module that a trainer trains.
 
     MONAI's SupervisedTrainer runs it as it would the network, so that mixed precision, accumulation and

@@ -23,8 +23,8 @@ from ..errors import InputError
 from ..networks import EfficientSAM, find_weights, load, merge_adapters
 from ..transforms import LoadCheckedImaged, ToRGB
 from .checks import check_pair, check_sam, check_torchscript, check_whole
-from .files import write_onnx, write_openvino, write_sam, write_torchscript
-from .int8 import MOST, quantize_encoder
+from .int8 import MAX_CALIBRATION_IMAGES, quantize_encoder
+from .writers import write_onnx, write_openvino, write_sam, write_torchscript
 
 FORMATS = ("onnx", "openvino", "sam", "torchscript")
 
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         for line in export(network, given.form, Path(work), images, given.height_first):
             print(line)
         if given.int8:
-            more = read_images(given.images, given.cache_dir, max(given.count, MOST))
+            more = read_images(given.images, given.cache_dir, max(given.count, MAX_CALIBRATION_IMAGES))
             print(quantize_encoder(network, Path(work), more))
         folder.mkdir(exist_ok=True)
         for path in Path(work).iterdir():  # only what was found to be right is kept

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks import EfficientSAM
 from ..networks.promptable import DecodesBest, Promptable
-from .files import SETTINGS, needed, sizes_of, write_onnx
+from .writers import SETTINGS, require_package, sizes_of, write_onnx
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 FORMAT = 2  # of what is kept; another one is written anew
@@ -27,7 +27,7 @@ class ExportedNetwork(DecodesBest, nn.Module):
 
     Args:
         network: whose geometry is kept.
-        folder: with what :func:`scripts.export.files.write_onnx` wrote, or OpenVINO's form of it.
+        folder: with what :func:`scripts.export.writers.write_onnx` wrote, or OpenVINO's form of it.
         backend: ``"onnxruntime"`` or ``"openvino"``; both run on the CPU, with as many threads as torch has.
 
     Raises:
@@ -70,7 +70,7 @@ class ExportedNetwork(DecodesBest, nn.Module):
         return torch.from_numpy(logits).to(embeddings.device), torch.from_numpy(iou).to(embeddings.device)
 
 
-def with_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:
+def use_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:
     """Return a network that answers by another backend; torch's is the network itself.
 
     Args:
@@ -114,7 +114,7 @@ def fingerprint(network: EfficientSAM) -> str:
 
 def open_model(folder: Path, part: str, backend: str) -> Run:
     """Open one file for a backend: OpenVINO's own where there is one, else ONNX."""
-    package = needed(backend)
+    package = require_package(backend)
     path, threads = folder / f"{part}.onnx", torch.get_num_threads()
     if backend == "openvino" and (folder / f"{part}.xml").is_file():
         path = folder / f"{part}.xml"

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..networks import EfficientSAM
 from .backends import ExportedNetwork, open_model
-from .parts import FRAME, SamDecoder, SamEncoder
+from .modules import FRAME, SamDecoder, SamEncoder
 
 TOLERANCE = 1e-4  # of the largest value that the network gives
 AGREEMENT = 0.9999  # share of pixels that are on the same side of 0
@@ -30,7 +30,7 @@ def check_pair(network: EfficientSAM, folder: Path, backend: str, images: Sequen
     Returns:
         The largest deviation, as a share of the largest value, and the smallest share of pixels that agree.
     """
-    exported, found = ExportedNetwork(network, folder, backend), Found()
+    exported, found = ExportedNetwork(network, folder, backend), WorstDeviation()
     for image in images:
         size = (image.shape[2], image.shape[3])
         embeddings, given = network.encode_image(image), exported.encode_image(image)
@@ -50,7 +50,7 @@ def check_pair(network: EfficientSAM, folder: Path, backend: str, images: Sequen
 
 def check_whole(network: EfficientSAM, folder: Path, backend: str, images: Sequence[Tensor]) -> tuple[float, float]:
     """Compare the network in one file, as :func:`check_pair` does its halves."""
-    run, found = open_model(folder, "model", backend), Found()
+    run, found = open_model(folder, "model", backend), WorstDeviation()
     for image in images:
         size = (image.shape[2], image.shape[3])
         for count in OBJECTS:
@@ -66,7 +66,7 @@ def check_whole(network: EfficientSAM, folder: Path, backend: str, images: Seque
 def check_sam(network: EfficientSAM, folder: Path, images: Sequence[Tensor], height_first: bool) -> tuple[float, float]:
     """Compare the files that have segment-anything's signature, as a tool for it runs them."""
     encode, decode = (open_model(folder, f"sam_{part}", "onnxruntime") for part in ("encoder", "decoder"))
-    encoder, decoder, found = SamEncoder(network, height_first), SamDecoder(network), Found()
+    encoder, decoder, found = SamEncoder(network, height_first), SamDecoder(network), WorstDeviation()
     for image in images:
         size = (image.shape[2], image.shape[3])
         given = 255 * image[0].permute(1, 2, 0) if height_first else image
@@ -87,7 +87,7 @@ def check_sam(network: EfficientSAM, folder: Path, images: Sequence[Tensor], hei
 
 def check_torchscript(network: EfficientSAM, folder: Path, images: Sequence[Tensor]) -> tuple[float, float]:
     """Compare the scripted network."""
-    scripted, found = torch.jit.load(str(folder / "model.ts")), Found()
+    scripted, found = torch.jit.load(str(folder / "model.ts")), WorstDeviation()
     for image in images:
         for count in OBJECTS:
             prompts = clicks(count, (image.shape[2], image.shape[3]))
@@ -105,7 +105,7 @@ def clicks(count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.floor(xy).astype(np.float32)), torch.from_numpy(labels)
 
 
-class Found:
+class WorstDeviation:
     """The worst of all comparisons."""
 
     def __init__(self) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..networks import EfficientSAM
 from .backends import open_model
-from .files import needed, quiet
+from .writers import quiet, require_package
 
-MOST = 64  # images that a calibration reads, or as many as are checked where those are more
+MAX_CALIBRATION_IMAGES = 64  # images that a calibration reads, or as many as are checked where those are more
 
 
 def quantize_encoder(network: EfficientSAM, folder: Path, images: Sequence[Tensor]) -> str:
@@ -24,7 +24,7 @@ def quantize_encoder(network: EfficientSAM, folder: Path, images: Sequence[Tenso
         folder: of its files.
         images: (1, 3, H, W), RGB in 0..1, to calibrate on.
     """
-    needed("onnxruntime")
+    require_package("onnxruntime")
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from ..prompts.cases import read_case
+from ..prompts.case_id import read_case
 from ..reports.overlays import overlay, panels, to_uint8
 
 

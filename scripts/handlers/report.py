@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 
 from ..reports.curves import plot_dice_by_clicks
 from ..reports.tables import dice_by_clicks, format_table, summarize, write_rows
-from .rows import EvaluatedRows
+from .case_collector import CaseCollector
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class MetricsReport:
 
     def __init__(self, output_dir: str) -> None:
         self.output_dir = Path(output_dir)
-        self.rows = EvaluatedRows()
+        self.rows = CaseCollector()
 
     def attach(self, engine: Engine) -> None:
         self.rows.attach(engine)

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
-from ..prompts.crops import SmallObjects
+from ..prompts.crops import SmallObjectCropper
 from ..prompts.form import FOREGROUND, Entry, Prompt, pad_prompts
-from .instances import Found, number_instances, stability_score, suppress
+from .instances import MaskCandidate, number_instances, stability_score, suppress
 from .session import CHUNK, PromptSession
 from .slices import SliceInferer
 
@@ -61,7 +61,7 @@ class EverythingInferer(SliceInferer):
         nms_threshold: float = 0.3,
         min_area: int = 16,
         max_area: float = 0.5,
-        crop: SmallObjects | None = None,
+        crop: SmallObjectCropper | None = None,
         slice_index: int | None = None,
         layout: ClassLayout | None = None,
     ) -> None:
@@ -127,7 +127,7 @@ class EverythingInferer(SliceInferer):
             raise InputError(f"slice {k} of a volume of {depth}: set slice to the one to segment, 0 to {depth - 1}")
         return k
 
-    def find(self, image: Tensor, network: Promptable) -> list[Found]:
+    def find(self, image: Tensor, network: Promptable) -> list[MaskCandidate]:
         """Find the instances of one upright image (1, 3, H, W), the best score first."""
         session = PromptSession(network, image)
         embeddings = network.encode_image(image)
@@ -139,7 +139,7 @@ class EverythingInferer(SliceInferer):
             found = self.look_closer(image, embeddings, network, [each.click for each in first])
         return suppress(found, self.nms_threshold)
 
-    def look(self, session: PromptSession, embeddings: Tensor, clicks: Sequence[Prompt]) -> list[Found]:
+    def look(self, session: PromptSession, embeddings: Tensor, clicks: Sequence[Prompt]) -> list[MaskCandidate]:
         """Find masks on the network's low-resolution grid, by less than the thresholds."""
         found = []
         for start in range(0, len(clicks), CHUNK):
@@ -156,23 +156,25 @@ class EverythingInferer(SliceInferer):
 
     def look_closer(
         self, image: Tensor, embeddings: Tensor, network: Promptable, clicks: Sequence[Prompt]
-    ) -> list[Found]:
+    ) -> list[MaskCandidate]:
         """Find masks on the image's grid, those of small objects on a crop."""
         found = []
         for start in range(0, len(clicks), CHUNK):
             part = clicks[start : start + CHUNK]
-            session = PromptSession(network, image, self.crop, kept={None: embeddings})
+            session = PromptSession(network, image, self.crop, embedding_cache={None: embeddings})
             logits, iou = session.predict(part)  # (CHUNK, H, W)
             found += self.select(part, logits, iou, share=1.0, min_area=self.min_area)
         return found
 
-    def select(self, clicks: Sequence[Prompt], logits: Tensor, iou: Tensor, share: float, min_area: int) -> list[Found]:
+    def select(
+        self, clicks: Sequence[Prompt], logits: Tensor, iou: Tensor, share: float, min_area: int
+    ) -> list[MaskCandidate]:
         """Keep of Q masks, logits (Q, h, w), those that reach a share of the thresholds and have a fitting area."""
         stability, area = stability_score(logits), (logits > 0).flatten(1).sum(1)
         kept = (iou >= share * self.iou_threshold) & (stability >= share * self.stability_threshold)
         kept &= (area >= min_area) & (area <= self.max_area * logits[0].numel())
         return [
-            Found(clicks[q], np.flatnonzero((logits[q] > 0).cpu().numpy()), float(iou[q]), float(stability[q]))
+            MaskCandidate(clicks[q], np.flatnonzero((logits[q] > 0).cpu().numpy()), float(iou[q]), float(stability[q]))
             for q in kept.nonzero().flatten().tolist()
         ]
 

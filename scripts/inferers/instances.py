@@ -16,7 +16,7 @@ STABILITY_OFFSET = 1.0  # of logits, to both sides of the threshold (SAM's defau
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class MaskCandidate:
     """A mask that a click found."""
 
     click: Prompt
@@ -43,7 +43,7 @@ def stability_score(logits: Tensor) -> Tensor:
     return high / low.clamp(min=1)
 
 
-def suppress(found: Sequence[Found], threshold: float) -> list[Found]:
+def suppress(found: Sequence[MaskCandidate], threshold: float) -> list[MaskCandidate]:
     """Drop the masks that a better one covers, by IoU of masks, and give the rest, the best score first."""
     if not found:
         return []
@@ -66,7 +66,9 @@ def pairwise_iou(masks: Sequence[np.ndarray]) -> np.ndarray:
     return intersection / (areas[:, None] + areas - intersection)
 
 
-def number_instances(found: Sequence[Found], size: tuple[int, int], min_area: int) -> tuple[np.ndarray, list[Entry]]:
+def number_instances(
+    found: Sequence[MaskCandidate], size: tuple[int, int], min_area: int
+) -> tuple[np.ndarray, list[Entry]]:
     """Lay masks into one label map, better ones on top.
 
     Args:

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..io.axes import upright
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
-from ..prompts.crops import SmallObjects
+from ..prompts.crops import SmallObjectCropper
 from ..prompts.form import PREVIOUS_KEY, Entry, Prompt, asks, read_entries
-from .session import NOTHING, PromptSession
+from .session import OUTSIDE_LOGIT, PromptSession
 from .slices import SliceInferer
 
 MOST_CROPS = 32  # whose embeddings are kept of a slice
@@ -46,7 +46,7 @@ class PromptedSliceInferer(SliceInferer):
 
     def __init__(
         self,
-        crop: SmallObjects | None = None,
+        crop: SmallObjectCropper | None = None,
         layout: ClassLayout | None = None,
         mask_feedback: bool = True,
         to_rgb: Callable | None = None,
@@ -84,7 +84,7 @@ class PromptedSliceInferer(SliceInferer):
             dtype = torch.uint8 if max(objects, classes) < 256 else torch.int32
             across = torch.zeros((1, 1, *shape), dtype=dtype, device=volume.device)
         else:
-            across = torch.full((1, objects * classes, *shape), NOTHING, device=volume.device)
+            across = torch.full((1, objects * classes, *shape), OUTSIDE_LOGIT, device=volume.device)
         return across.permute(0, 1, 4, 3, 2)
 
     def asked(self, inputs: Tensor, entries: list[Entry]) -> list[Entry]:
@@ -110,11 +110,11 @@ class PromptedSliceInferer(SliceInferer):
         if self.merge:
             merge_looks(session, [entry["object"] for entry in entries for _ in range(classes)], self.layout, output[0])
         for index, entry in enumerate(entries):
-            looks = session.looks[index * classes : (index + 1) * classes]
-            entry["predicted_iou"] = round(looks[0].iou, 4)
+            views = session.views[index * classes : (index + 1) * classes]
+            entry["predicted_iou"] = round(views[0].iou, 4)
             if not self.merge:
                 first = entry["object"] * classes
-                output[first : first + classes] = torch.stack([*map(session.paste, looks)])
+                output[first : first + classes] = torch.stack([*map(session.paste, views)])
         return entries
 
     def report(self, entries: list[Entry], found: list[Entry]) -> list[Entry]:
@@ -160,7 +160,7 @@ class PromptedSliceInferer(SliceInferer):
             prompts = [each for prompt in prompts for each in self.layout.prompts(prompt)]
             before = [] if previous is None else self.layout.split(previous) * len(entries)
         session = PromptSession(network, image, self.crop, self.mask_feedback, index, kept)
-        session.go_on(before)
+        session.start_from_masks(before)
         session.run(prompts)
         return session
 
@@ -176,8 +176,8 @@ def merge_looks(session: PromptSession, owners: Sequence[int], layout: ClassLayo
     """
     # of one answer there is nothing to compare, and the image may be large
     best = torch.zeros(session.size if len(owners) > 1 else (1, 1), device=session.image.device).expand(session.size)
-    for index, (owner, look) in enumerate(zip(owners, session.looks)):
-        (x0, y0, x1, y1), logits = session.part(look)
+    for index, (owner, view) in enumerate(zip(owners, session.views)):
+        (x0, y0, x1, y1), logits = session.part(view)
         own, largest = labels[y0:y1, x0:x1], best[y0:y1, x0:x1]
         if layout is None:
             wins = logits > largest

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from ..networks.promptable import Promptable
-from ..prompts.crops import Box, Crop, SmallObjects, box_around, holds, mask_box, wider
+from ..prompts.crops import Box, Crop, SmallObjectCropper, box_around, contains, expand_crop, mask_box
 from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, pad_prompts
 
-NOTHING = -100.0  # logit outside the part of the image that was looked at
-SURE = 10.0  # logit of a mask that a user gives
+OUTSIDE_LOGIT = -100.0  # logit outside the part of the image that was looked at
+GIVEN_MASK_LOGIT = 10.0  # logit of a mask that a user gives
 LARGE = 2**22  # pixels of an image that is not held as floats
 CHUNK = 16  # crops encoded, or objects decoded, at a time
 
 
 @dataclass
-class Look:
+class ObjectView:
     """How an object was last looked at."""
 
     crop: Crop | None = None  # None is the whole image
@@ -40,18 +40,18 @@ class PromptSession:
         mask_feedback: whether the network is shown its mask of the round before.
         mask_index: which of the network's four masks answers each object, where each has a meaning of its own; nothing
             takes the one that the network believes to be best.
-        kept: embeddings of this image by crop, None being the whole of it, which another session may have filled; what
-            this one encodes is added.
+        embedding_cache: embeddings of this image by crop, None being the whole of it, which another session may have
+            filled; what this one encodes is added.
     """
 
     def __init__(
         self,
         network: Promptable,
         image: Tensor,
-        crop: SmallObjects | None = None,
+        crop: SmallObjectCropper | None = None,
         mask_feedback: bool = True,
         mask_index: Sequence[int] | None = None,
-        kept: dict[Crop | None, Tensor] | None = None,
+        embedding_cache: dict[Crop | None, Tensor] | None = None,
     ) -> None:
         self.network = network
         self.mask_index = mask_index
@@ -59,11 +59,11 @@ class PromptSession:
         self.size = (image.shape[2], image.shape[3])
         self.crop = crop
         self.mask_feedback = mask_feedback
-        self.kept = {} if kept is None else kept
-        self.looks: list[Look] = []
+        self.embedding_cache = {} if embedding_cache is None else embedding_cache
+        self.views: list[ObjectView] = []
         self.previous: list[Tensor] = []
 
-    def go_on(self, masks: Sequence[Tensor]) -> None:
+    def start_from_masks(self, masks: Sequence[Tensor]) -> None:
         """Start from masks that the first prompts correct, where the network is shown masks at all.
 
         Args:
@@ -82,47 +82,47 @@ class PromptSession:
             Logits (Q, H, W), -100 outside the crop that an object was seen on, and predicted IoU (Q).
         """
         self.run(prompts)
-        logits = torch.stack([self.paste(look) for look in self.looks])
-        return logits, torch.tensor([look.iou for look in self.looks], device=logits.device)
+        logits = torch.stack([self.paste(view) for view in self.views])
+        return logits, torch.tensor([view.iou for view in self.views], device=logits.device)
 
     def run(self, prompts: Sequence[Prompt]) -> None:
         """Predict as :meth:`predict` does, and leave each object's answer where :meth:`part` finds it."""
-        first = not self.looks
+        first = not self.views
         if first:
-            self.looks = [Look() for _ in prompts]
+            self.views = [ObjectView() for _ in prompts]
             if self.previous and self.mask_feedback:
-                self.looks = [Look(low=self.as_logits(mask)) for mask in self.previous]
-        if len(prompts) != len(self.looks):
-            raise ValueError(f"the session has {len(self.looks)} objects, got prompts for {len(prompts)}")
+                self.views = [ObjectView(low=self.as_logits(mask)) for mask in self.previous]
+        if len(prompts) != len(self.views):
+            raise ValueError(f"the session has {len(self.views)} objects, got prompts for {len(prompts)}")
         prompts = [Prompt(np.asarray(xy, np.float32).reshape(-1, 2), np.asarray(labels)) for xy, labels in prompts]
         everything = list(range(len(prompts)))
         if self.crop is not None:
-            given = [q for q in everything if first and self.looks[q].low is not None]  # a mask tells its size
-            self.choose_crops([q for q in everything if q in given or self.is_unseen(q, prompts[q])], prompts)
+            given = [q for q in everything if first and self.views[q].low is not None]  # a mask tells its size
+            self.choose_crops([q for q in everything if q in given or self.needs_new_crop(q, prompts[q])], prompts)
             for q in given:
-                if self.looks[q].crop is not None:
-                    self.looks[q].low = self.as_logits(self.previous[q], self.looks[q].crop)
+                if self.views[q].crop is not None:
+                    self.views[q].low = self.as_logits(self.previous[q], self.views[q].crop)
         self.decode(everything, prompts)
         if self.crop is not None and first:  # now there is a mask to tell an object's size
-            small = [q for q in everything if self.looks[q].crop is None]
+            small = [q for q in everything if self.views[q].crop is None]
             self.choose_crops(small, prompts)
-            self.decode([q for q in small if self.looks[q].crop is not None], prompts)
+            self.decode([q for q in small if self.views[q].crop is not None], prompts)
         if self.crop is not None:
             self.widen(everything, prompts)
 
     def widen(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
-        """Look again, more widely, at objects whose masks reach the border of their crop, until none does."""
-        while cut := {q: crop for q in objects if (crop := self.looks[q].crop) and self.is_cut(self.looks[q])}:
+        """ObjectView again, more widely, at objects whose masks reach the border of their crop, until none does."""
+        while cut := {q: crop for q in objects if (crop := self.views[q].crop) and self.is_cut(self.views[q])}:
             for q, crop in cut.items():
-                self.looks[q] = Look(wider(crop, self.size))
+                self.views[q] = ObjectView(expand_crop(crop, self.size))
             self.encode_crops(list(cut))
             self.decode(list(cut), prompts)
 
-    def is_cut(self, look: Look) -> bool:
+    def is_cut(self, view: ObjectView) -> bool:
         """Return whether a mask reaches the border of its crop where the image goes on."""
-        if look.crop is None or look.low is None:
+        if view.crop is None or view.low is None:
             return False
-        (x0, y0, x1, y1), mask = look.crop, look.low[0] > 0
+        (x0, y0, x1, y1), mask = view.crop, view.low[0] > 0
         sides = (
             (x0 > 0, mask[:, 0]),
             (y0 > 0, mask[0]),
@@ -131,24 +131,26 @@ class PromptSession:
         )
         return any(goes_on and bool(edge.any()) for goes_on, edge in sides)
 
-    def part(self, look: Look) -> tuple[Crop, Tensor]:
+    def part(self, view: ObjectView) -> tuple[Crop, Tensor]:
         """Return the window that an object was last seen on, and its logits there (h, w)."""
-        assert look.low is not None, "run before you ask"
-        x0, y0, x1, y1 = window = look.crop or (0, 0, *self.size[::-1])
-        return window, self.network.upscale(look.low.float(), (y1 - y0, x1 - x0))[0]
+        assert view.low is not None, "run before you ask"
+        x0, y0, x1, y1 = window = view.crop or (0, 0, *self.size[::-1])
+        return window, self.network.upscale(view.low.float(), (y1 - y0, x1 - x0))[0]
 
     def as_logits(self, mask: Tensor, crop: Crop | None = None) -> Tensor | None:
         """Turn a mask (H, W), or a crop of it, into what the network is shown, (1, 4T, 4T); an empty one is nothing."""
         x0, y0, x1, y1 = crop or (0, 0, *self.size[::-1])
         seen = mask[y0:y1, x0:x1]
-        return SURE * (2 * self.network.shrink(seen[None, None].float())[0] - 1) if bool(seen.any()) else None
+        return (
+            GIVEN_MASK_LOGIT * (2 * self.network.shrink(seen[None, None].float())[0] - 1) if bool(seen.any()) else None
+        )
 
-    def is_unseen(self, q: int, prompt: Prompt) -> bool:
-        """Return whether the object has a box before its first look, or a part outside the crop that it is seen on."""
-        look, (xy, labels) = self.looks[q], prompt
-        if look.low is None:
+    def needs_new_crop(self, q: int, prompt: Prompt) -> bool:
+        """Return whether the object has a box before its first view, or a part outside the crop that it is seen on."""
+        view, (xy, labels) = self.views[q], prompt
+        if view.low is None:
             return bool((labels == TOP_LEFT).any())
-        return look.crop is not None and not all(holds(look.crop, point) for point in xy[np.isin(labels, INSIDE)])
+        return view.crop is not None and not all(contains(view.crop, point) for point in xy[np.isin(labels, INSIDE)])
 
     def choose_crops(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Choose each object's crop, if it is small, and encode what has not been seen."""
@@ -156,18 +158,20 @@ class PromptSession:
         for q in objects:
             box = self.extent(q, prompts[q])
             crop = None if box is None or self.crop is None else self.crop(box, self.size)
-            if crop != self.looks[q].crop:
-                self.looks[q] = Look(crop)
+            if crop != self.views[q].crop:
+                self.views[q] = ObjectView(crop)
                 chosen += [q] * (crop is not None)
         self.encode_crops(chosen)
 
     def encode_crops(self, objects: Sequence[int]) -> None:
         """Encode the crops of objects that have not been seen."""
-        windows = list(dict.fromkeys(crop for q in objects if (crop := self.looks[q].crop) not in self.kept and crop))
+        windows = list(
+            dict.fromkeys(crop for q in objects if (crop := self.views[q].crop) not in self.embedding_cache and crop)
+        )
         for start in range(0, len(windows), CHUNK):
             part = windows[start : start + CHUNK]
             crops = [self.network.resize(as_rgb(self.image[:, :, y0:y1, x0:x1])) for x0, y0, x1, y1 in part]
-            self.kept.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
+            self.embedding_cache.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
 
     def extent(self, q: int, prompt: Prompt) -> Box | None:
         """Return the box around all that is known of an object: its box, its last mask and its foreground clicks."""
@@ -177,9 +181,9 @@ class PromptSession:
             tuple(xy[labels == label][0].tolist()) for label in (TOP_LEFT, BOTTOM_RIGHT) if (labels == label).any()
         ]
         boxes = [corners[0] + corners[1]] if len(corners) == 2 else []
-        look = self.looks[q]
-        if not boxes and look.low is not None:
-            (left, top, _, _), logits = self.part(look)
+        view = self.views[q]
+        if not boxes and view.low is not None:
+            (left, top, _, _), logits = self.part(view)
             seen = mask_box((logits > 0).cpu().numpy())
             boxes = [(seen[0] + left, seen[1] + top, seen[2] + left, seen[3] + top)] if seen else []
         return box_around(boxes + clicks) if boxes + clicks else None
@@ -194,27 +198,27 @@ class PromptSession:
         """Decode objects, those together that share an image embedding or have one each."""
         groups: dict[tuple[bool, bool, int], list[int]] = {}
         for q in objects:
-            look = self.looks[q]
+            view = self.views[q]
             # padding beyond the network's own takes part in attention and would change the answer
             slots = max(len(prompts[q][1]), self.network.num_slots)
-            groups.setdefault((look.crop is not None, look.low is not None and self.mask_feedback, slots), []).append(q)
+            groups.setdefault((view.crop is not None, view.low is not None and self.mask_feedback, slots), []).append(q)
         for (on_crop, has_mask, _), group in groups.items():
             for start in range(0, len(group), CHUNK):
                 self.decode_group(group[start : start + CHUNK], prompts, on_crop, has_mask)
 
     def decode_group(self, group: list[int], prompts: Sequence[Prompt], on_crop: bool, has_mask: bool) -> None:
-        looks = [self.looks[q] for q in group]
-        placed = [self.on_crop(look.crop, prompts[q]) for q, look in zip(group, looks)]
+        views = [self.views[q] for q in group]
+        placed = [self.on_crop(view.crop, prompts[q]) for q, view in zip(group, views)]
         points, labels = (torch.from_numpy(array).to(self.image.device) for array in pad_prompts(placed))
-        masks = torch.stack([look.low for look in looks if look.low is not None]) if has_mask else None  # (n, 1, h, w)
+        masks = torch.stack([view.low for view in views if view.low is not None]) if has_mask else None  # (n, 1, h, w)
         index = None if self.mask_index is None else torch.tensor([self.mask_index[q] for q in group]).to(points.device)
         axis = 1 if on_crop else 0  # (n, 1, ...): an image each, or (1, n, ...): one image
         if on_crop:
-            embeddings = torch.cat([self.kept[look.crop] for look in looks])
+            embeddings = torch.cat([self.embedding_cache[view.crop] for view in views])
         else:
-            if None not in self.kept:
-                self.kept[None] = self.network.encode_image(self.whole())
-            embeddings = self.kept[None]
+            if None not in self.embedding_cache:
+                self.embedding_cache[None] = self.network.encode_image(self.whole())
+            embeddings = self.embedding_cache[None]
         low, iou = self.network.decode_best(
             embeddings,
             points.unsqueeze(axis),
@@ -224,7 +228,7 @@ class PromptSession:
             None if index is None else index.unsqueeze(axis),
         )
         for q, mask, quality in zip(group, low.flatten(0, 1), iou.flatten().tolist()):
-            self.looks[q].low, self.looks[q].iou = mask, quality
+            self.views[q].low, self.views[q].iou = mask, quality
 
     def on_crop(self, crop: Crop | None, prompt: Prompt) -> Prompt:
         """Bring a prompt from pixels of the image to those of a crop, if any, that has the network's size."""
@@ -233,16 +237,18 @@ class PromptSession:
             return prompt
         x0, y0, x1, y1 = crop
         # a background click outside a crop says nothing about it
-        labels = np.where([label == BACKGROUND and not holds(crop, p) for p, label in zip(xy, labels)], PADDING, labels)
+        labels = np.where(
+            [label == BACKGROUND and not contains(crop, p) for p, label in zip(xy, labels)], PADDING, labels
+        )
         placed = torch.from_numpy(xy - (x0, y0)), torch.from_numpy(labels)
         return Prompt(self.network.to_network(*placed, (y1 - y0, x1 - x0)).numpy().astype(np.float32), labels)
 
-    def paste(self, look: Look) -> Tensor:
+    def paste(self, view: ObjectView) -> Tensor:
         """Bring an object's last logits to the image's grid, (H, W)."""
-        (x0, y0, x1, y1), part = self.part(look)
-        if look.crop is None:
+        (x0, y0, x1, y1), part = self.part(view)
+        if view.crop is None:
             return part
-        logits = torch.full(self.size, NOTHING, device=part.device)
+        logits = torch.full(self.size, OUTSIDE_LOGIT, device=part.device)
         logits[y0:y1, x0:x1] = part
         return logits
 

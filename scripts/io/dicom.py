@@ -32,7 +32,7 @@ MAY_BE_EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
-MAKER = {
+DICOM_EQUIPMENT = {
     "manufacturer": "EfficientSAM Adapter",
     "manufacturer_model_name": "EfficientSAM Adapter",
     "software_versions": "1",
@@ -147,7 +147,7 @@ def write_segmentation(path: Path, source: Path, labels: Any, affine: np.ndarray
         series_number=100,
         sop_instance_uid=generate_uid(),
         instance_number=1,
-        **MAKER,
+        **DICOM_EQUIPMENT,
     )
     segmentation.save_as(path)
 

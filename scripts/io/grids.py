@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from ..errors import InputError
 
 PARTIAL_KEY = "partial"  # of a label that has no more slices than it needs
-APART = 0.25  # voxels by which two grids may differ anywhere, which rounding in headers does
+MAX_GRID_OFFSET_VOXELS = 0.25  # voxels by which two grids may differ anywhere, which rounding in headers does
 
 
 def on_grid_of(label: MetaTensor, image: MetaTensor) -> MetaTensor:
@@ -40,7 +40,7 @@ def on_grid_of(label: MetaTensor, image: MetaTensor) -> MetaTensor:
     far = np.abs(matrix[:3, :3] - model) @ last + np.abs(matrix[:3, 3] - np.round(matrix[:3, 3]))
     lowest, highest = (pick(first, first + steps * last) for pick in (np.minimum, np.maximum))
     is_order = len(set(axes)) == 3 and (np.abs(steps[:2]) == 1).all() and steps[2] != 0
-    if not is_order or (far > APART).any() or (not partial and (lowest.any() or abs(steps[2]) != 1)):
+    if not is_order or (far > MAX_GRID_OFFSET_VOXELS).any() or (not partial and (lowest.any() or abs(steps[2]) != 1)):
         raise InputError(
             f"{image.meta.get('filename_or_obj')} and its label {label.meta.get('filename_or_obj')} lie differently in "
             "space (their affines differ by more than the order of axes): resample the label onto the image's grid"

@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics that MONAI lacks, and how objects and prompts are told apart."""
 
-from .declare import object_metrics
-from .floors import FloorOfPrompt
-from .interaction import BackgroundFlips, ClickCurveArea, ClickFailures, NumberOfClicks, SelectPredictedIoU, SelectTrace
-from .of_prompt import ObjectMetric, SelectPromptKind
+from .factory import make_metrics
+from .interaction import (
+    BackgroundFlips,
+    ClickCurveArea,
+    ClickFailures,
+    NumberOfClicks,
+    SelectClickTrace,
+    SelectPredictedIoU,
+)
+from .selectors import ObjectMetric, SelectPromptKind
+from .shape_baselines import PromptShapeBaseline
 from .threshold_average import ThresholdAverage
 
 __all__ = [
     "BackgroundFlips",
     "ClickCurveArea",
     "ClickFailures",
-    "FloorOfPrompt",
     "NumberOfClicks",
     "ObjectMetric",
+    "PromptShapeBaseline",
+    "SelectClickTrace",
     "SelectPredictedIoU",
     "SelectPromptKind",
-    "SelectTrace",
     "ThresholdAverage",
-    "object_metrics",
+    "make_metrics",
 ]

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..losses.mask_loss import mask_iou
 
-Output = Sequence[Mapping[str, Any]]  # decollated, of an evaluator that runs scripts.engines.SimulatedUser
+Output = Sequence[Mapping[str, Any]]  # decollated, of an evaluator that runs scripts.engines.EvaluationSimulator
 Pairs = tuple[list[Tensor], list[Tensor]]
 
 
-class SelectTrace:
+class SelectClickTrace:
     """Pick the true IoU after each click; a metric that needs no target is given the same twice.
 
     Args:

@@ -7,14 +7,14 @@ from typing import Any
 
 from ..errors import InputError
 from ..prompts.class_layout import ClassLayout
-from ..prompts.crops import SmallObjects
+from ..prompts.crops import SmallObjectCropper
 from .adapters import adapter_settings
 from .registry import DEFAULT, MODELS, full_name
 
 OF_DATA = ("classes", "intensity_range")  # another data set may have others
 OF_USE = ("crop",)  # a user may choose another
 NOTED = ("trained_on", "object_diameter")  # what a run says of itself, and nobody asks for
-CROP: dict[str, Any] = {each.name: each.default for each in fields(SmallObjects) if each.name != "image_size"}
+CROP: dict[str, Any] = {each.name: each.default for each in fields(SmallObjectCropper) if each.name != "image_size"}
 SAMPLE = "built-in sample"
 
 
@@ -85,7 +85,8 @@ class Settings:
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
         classes: label ids of each class by name; nothing makes each id an object.
         intensity_range: (low, high) that become black and white; nothing takes percentiles.
-        crop: which objects are seen on a crop, and on what crop, as of :class:`scripts.prompts.crops.SmallObjects`.
+        crop: which objects are seen on a crop, and on what crop: see
+            :class:`scripts.prompts.crops.SmallObjectCropper`.
         object_diameter: of a disc as large as the mean object that it was trained on, in pixels of the images.
         trained_on: name of the data set, :data:`SAMPLE` for the bundle's own.
 
@@ -135,9 +136,9 @@ class Settings:
         return ClassLayout(self.classes or {}) if self.class_masks else None
 
     @property
-    def cropper(self) -> SmallObjects:
+    def cropper(self) -> SmallObjectCropper:
         """Return the rule of which objects are seen on a crop."""
-        return SmallObjects(self.image_size, self.crop["below"], self.crop["context"], int(self.crop["min_side"]))
+        return SmallObjectCropper(self.image_size, self.crop["below"], self.crop["context"], int(self.crop["min_side"]))
 
     def noting(self, object_diameter: float) -> "Settings":
         """Return the same settings with what a training found of its data."""

@@ -17,7 +17,7 @@ LEAST_ZOOM = 1.5  # a crop that enlarges less than this is not worth an encoding
 
 
 @dataclass(frozen=True)
-class SmallObjects:
+class SmallObjectCropper:
     """Tell small objects, and choose the square around each that the network shall see at its full size.
 
     Args:
@@ -55,7 +55,7 @@ class SmallObjects:
         return x0, y0, x0 + side, y0 + side
 
 
-def wider(crop: Crop, size: Sequence[int]) -> Crop | None:
+def expand_crop(crop: Crop, size: Sequence[int]) -> Crop | None:
     """Widen a crop by half about its middle, shifted into an image of ``size`` (H, W); None is all of the image."""
     side = round(1.5 * (crop[2] - crop[0]))
     if min(size) < LEAST_ZOOM * side:
@@ -90,6 +90,6 @@ def box_around(boxes: Sequence[Box]) -> Box:
     return (*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist())
 
 
-def holds(crop: Crop, point: Sequence[float]) -> bool:
+def contains(crop: Crop, point: Sequence[float]) -> bool:
     """Return whether a point (x, y) lies in a crop."""
     return crop[0] <= point[0] < crop[2] and crop[1] <= point[1] < crop[3]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..prompts.cases import SIZES, WHOLE
+from ..prompts.case_id import SIZES, UNION_OBJECT
 
 MOST_CLASSES = 10  # more names than this are instances, not classes
 TABLE = {  # of the log: a line for each kind of prompt
@@ -31,7 +31,7 @@ Report = dict[str, float | None]  # None where nothing could be measured
 
 
 @dataclass(frozen=True)
-class Row:
+class ObjectRow:
     """What was asked for: an object, or everything on a slice."""
 
     image: str
@@ -41,16 +41,16 @@ class Row:
     group: str | None = None  # such as the patient
 
 
-def list_rows(cases: Sequence[Mapping]) -> list[Row]:
+def list_rows(cases: Sequence[Mapping]) -> list[ObjectRow]:
     """List what was asked for, from the cases of :class:`scripts.data.ObjectDataset` in the order of evaluation."""
     return [
-        Row(case["image"], case["slice"], name, area, case.get("group"))
+        ObjectRow(case["image"], case["slice"], name, area, case.get("group"))
         for case in cases
         for name, area in zip(case["objects"], case["areas"], strict=True)
     ]
 
 
-def align(details: Mapping[str, np.ndarray], rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def align(details: Mapping[str, np.ndarray], rows: Sequence[ObjectRow]) -> dict[str, np.ndarray]:
     """Bring the values of metrics to the rows that they are of.
 
     Args:
@@ -61,7 +61,7 @@ def align(details: Mapping[str, np.ndarray], rows: Sequence[Row]) -> dict[str, n
     Returns:
         The columns.
     """
-    everything = np.array([row.object == WHOLE for row in rows], bool)
+    everything = np.array([row.object == UNION_OBJECT for row in rows], bool)
     columns = {}
     for name, values in details.items():
         # classes that are asked for together are objects to the prompt of the whole image too
@@ -72,7 +72,7 @@ def align(details: Mapping[str, np.ndarray], rows: Sequence[Row]) -> dict[str, n
     return columns
 
 
-def size_groups(rows: Sequence[Row]) -> tuple[dict[str, np.ndarray], list[float]]:
+def size_groups(rows: Sequence[ObjectRow]) -> tuple[dict[str, np.ndarray], list[float]]:
     """Part the rows by terciles of their area; equal areas stay together, and what is absent has no size.
 
     Objects are compared with objects, and everything on a slice with everything on other slices.
@@ -81,7 +81,7 @@ def size_groups(rows: Sequence[Row]) -> tuple[dict[str, np.ndarray], list[float]
         For each size, which rows it is of; and the largest areas of a small and of a medium object, in pixels.
     """
     areas = np.array([row.area for row in rows], float)
-    everything = np.array([row.object == WHOLE for row in rows], bool)
+    everything = np.array([row.object == UNION_OBJECT for row in rows], bool)
     size = np.full(len(rows), -1)
     limits: list[float] = []
     for alike in (everything & (areas > 0), ~everything & (areas > 0)):
@@ -90,15 +90,15 @@ def size_groups(rows: Sequence[Row]) -> tuple[dict[str, np.ndarray], list[float]
     return {name: size == i for i, name in enumerate(SIZES)}, limits  # the last limits are those of objects
 
 
-def class_groups(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def class_groups(rows: Sequence[ObjectRow]) -> dict[str, np.ndarray]:
     """Part the objects by name, where the names are few enough to be classes."""
-    names = list(dict.fromkeys(row.object for row in rows if row.object != WHOLE))
+    names = list(dict.fromkeys(row.object for row in rows if row.object != UNION_OBJECT))
     if not 1 < len(names) <= MOST_CLASSES:
         return {}
     return {name: np.array([row.object == name for row in rows]) for name in names}
 
 
-def summarize(metrics: Mapping[str, object], columns: Columns, rows: Sequence[Row]) -> Report:
+def summarize(metrics: Mapping[str, object], columns: Columns, rows: Sequence[ObjectRow]) -> Report:
     """Collect all means under flat names.
 
     Args:
@@ -127,12 +127,12 @@ def summarize(metrics: Mapping[str, object], columns: Columns, rows: Sequence[Ro
             if not np.isnan(values[chosen]).all():
                 report[f"{name}/{part}"] = _mean(values[chosen])
     report.update({f"area_limit/{size}": limit for size, limit in zip(SIZES, limits)})
-    report["objects"] = sum(row.object != WHOLE for row in rows)
+    report["objects"] = sum(row.object != UNION_OBJECT for row in rows)
     report.update({f"{unit}s": len(set(owners)) for unit, owners in units.items()})
     return report
 
 
-def write_rows(path: Path, columns: Columns, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, columns: Columns, rows: Sequence[ObjectRow]) -> None:
     """Write a CSV file with a line for each row, blank where a metric does not apply."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

@@ -14,7 +14,7 @@ from ..io.axes import upright
 from ..io.grids import on_grid_of
 from ..io.reading import label_values
 from ..prompts.class_layout import ClassLayout
-from ..prompts.crops import SmallObjects, mask_box
+from ..prompts.crops import SmallObjectCropper, mask_box
 
 
 class UprightSliced(Transform):
@@ -96,7 +96,7 @@ class RandObjectMasksd(Randomizable, Transform):
         self,
         count: int = 1,
         whole_prob: float = 0.0,
-        crop: SmallObjects | None = None,
+        crop: SmallObjectCropper | None = None,
         crop_prob: float = 0.5,
         layout: ClassLayout | None = None,
         fill: bool = False,

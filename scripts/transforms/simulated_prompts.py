@@ -12,7 +12,7 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform, Transform
 
-from ..prompts.cases import WHOLE, read_case
+from ..prompts.case_id import UNION_OBJECT, read_case
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
 
@@ -109,7 +109,7 @@ class SeededPromptsd(Transform):
         masks = np.greater(np.asarray(data[self.label_key]), 0.5)
         data["prompts"] = {}
         for kind in self.kinds:
-            if (kind == "whole") != (case["objects"] == [WHOLE]) and self.layout is None:
+            if (kind == "whole") != (case["objects"] == [UNION_OBJECT]) and self.layout is None:
                 continue
             asked = [("all", masks.any(0))] if self.layout else zip(case["objects"], masks, strict=True)
             drawn = []

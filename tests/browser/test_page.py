@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from scripts.data import make_sample
-from scripts.export.files import write_sam
-from scripts.export.parts import FRAME, SamDecoder, SamEncoder
+from scripts.export.modules import FRAME, SamDecoder, SamEncoder
+from scripts.export.writers import write_sam
 from scripts.networks import EfficientSAM, load_weights
 from tests.label.server import wait_for
 from tests.label.webdriver import ELEMENT, Browser

@@ -7,7 +7,7 @@ import torch
 
 from scripts.data import ObjectDataset, mixture_datalist, mixture_weights
 from scripts.errors import InputError
-from scripts.prompts.cases import read_case
+from scripts.prompts.case_id import read_case
 from tests.files import write_picture
 
 

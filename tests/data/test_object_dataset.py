@@ -14,7 +14,7 @@ from scripts.data import ObjectDataset, object_dataset
 from scripts.errors import InputError
 from scripts.io.file_state import file_state
 from scripts.io.reading import LoadCheckedImaged
-from scripts.prompts.cases import WHOLE
+from scripts.prompts.case_id import UNION_OBJECT
 from scripts.prompts.class_layout import ClassLayout
 from scripts.transforms import UprightSliced
 from tests.files import write_dicom, write_nifti, write_picture, write_series
@@ -126,7 +126,7 @@ def test_everything_on_a_slice_is_one_more_item(tmp_path, listed, per_item):
     label = np.zeros((WIDTH, HEIGHT, 3), np.uint8)
     label[2, 3, 0], label[4, 5, 0], label[6, 1, 2] = 1, 2, 2
     items = listed([volume_pair(tmp_path, "liver", label)], objects_per_item=per_item, whole=True)
-    whole = [item for item in items if json.loads(item["case"])["objects"] == [WHOLE]]
+    whole = [item for item in items if json.loads(item["case"])["objects"] == [UNION_OBJECT]]
     assert [(item["slice"], item["objects"]) for item in whole] == [(0, [[1, 2]]), (2, [[2]])]
     assert [json.loads(item["case"])["areas"] for item in whole] == [[2], [1]]
     others = [item for item in items if item not in whole]

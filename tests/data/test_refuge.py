@@ -307,13 +307,13 @@ def test_the_mean_of_the_raters_is_what_the_loss_asks_for_not_their_majority():
     loss = parse("train.yaml", "data/refuge.yaml").get_parsed_content("loss")
     target = torch.from_numpy(np.stack([mean_of("disc"), mean_of("cup")]))[None]
 
-    def loss_of(probability):
+    def loss_transform(probability):
         logits = torch.logit(probability, eps=1e-4).unsqueeze(2).expand(-1, -1, 4, -1, -1)
         return float(loss((logits, torch.ones(1, 2, 4)), target))
 
-    assert loss_of(target) < 0.01
-    assert loss_of((target > 0.5).float()) > loss_of(target) + 0.05
-    assert loss_of((target > 0).float()) > loss_of(target) + 0.05
+    assert loss_transform(target) < 0.01
+    assert loss_transform((target > 0.5).float()) > loss_transform(target) + 0.05
+    assert loss_transform((target > 0).float()) > loss_transform(target) + 0.05
 
 
 def test_validation_gives_the_means_on_the_images_own_grid(tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from scripts.prompts.cases import WHOLE
+from scripts.prompts.case_id import UNION_OBJECT
 from tests.data.fundus import make_case, make_refuge
 from tests.e2e.bundle import EVALUATE, SMALL, TRAIN, places, run_warm
 
@@ -34,7 +34,7 @@ def test_disc_and_cup_are_trained_and_scored_from_several_raters(folder, setting
 
     result = run_warm("evaluating", [*EVALUATE, REFUGE], **where)
     assert result.code == 0, result.err
-    rows = [row for row in rows_of(folder) if row[2] != WHOLE]
+    rows = [row for row in rows_of(folder) if row[2] != UNION_OBJECT]
     assert rows == [(f"t000{i}/t000{i}.jpg", "0", part) for i in (1, 2) for part in ("disc", "cup")]
     report = json.loads((folder / "eval" / "metrics.json").read_text())
     assert report["images"] == 2

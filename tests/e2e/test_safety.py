@@ -34,7 +34,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_epoch_before(folde
     settings = {**SMALL, "max_epochs": 3, "dataset_dir": dataset, **places(folder)}
     assert run_warm("training", TRAIN, **{**settings, "max_epochs": 1}).code == 0
     last = (folder / "models" / "last.pth").read_bytes()
-    broken = {"train#loss_of": "$lambda output: torch.tensor(float('nan'))"}
+    broken = {"train#loss_transform": "$lambda output: torch.tensor(float('nan'))"}
     result = run_warm("training", TRAIN, **settings, resume_path=folder / "models" / "last.pth", **broken)
     assert result.code == 1 and "the loss became nan in epoch 2" in result.errors[0]
     assert (folder / "models" / "last.pth").read_bytes() == last

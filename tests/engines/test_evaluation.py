@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.engines import SimulatedUser
+from scripts.engines import EvaluationSimulator
 from scripts.networks import EfficientSAM
 from scripts.prompts.class_layout import ClassLayout
-from scripts.prompts.crops import SmallObjects
+from scripts.prompts.crops import SmallObjectCropper
 from tests.engines.spy import PREDICTED_IOU, SpyNetwork, picture
 from tests.networks.recipe import recipe_network
 
@@ -33,7 +33,7 @@ def click(x, y, *more):
 
 def ask(network=None, clicks=(1, 3, 5), label=OBJECT, image=IMAGE, first=None, **settings):
     """Evaluate, without gradients, as an evaluator does."""
-    user = SimulatedUser(network or SpyNetwork(), clicks, **settings).eval()
+    user = EvaluationSimulator(network or SpyNetwork(), clicks, **settings).eval()
     with torch.no_grad():
         return user(image, label, first or click(12, 12))
 
@@ -45,12 +45,12 @@ def iou(mask, wanted):
 @pytest.mark.parametrize("clicks", [(), (3,), (0, 1), (-1, 1)], ids=str)
 def test_clicks_that_do_not_count_from_one_are_refused(clicks):
     with pytest.raises(ValueError, match="clicks counts from 1"):
-        SimulatedUser(SpyNetwork(), clicks)
+        EvaluationSimulator(SpyNetwork(), clicks)
 
 
 def test_several_images_at_once_are_refused():
     with pytest.raises(ValueError, match="one image at a time: got 2"):
-        SimulatedUser(SpyNetwork())(torch.cat([IMAGE, IMAGE]), OBJECT, click(12, 12))
+        EvaluationSimulator(SpyNetwork())(torch.cat([IMAGE, IMAGE]), OBJECT, click(12, 12))
 
 
 @pytest.mark.parametrize("clicks", [(1,), (1, 2), (5, 1, 3), (1, 10)], ids=str)
@@ -193,7 +193,7 @@ def test_predictions_are_those_of_the_networks_own_forward():
             torch.testing.assert_close(result["masks"][kind], expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("crop", [None, SmallObjects(64)], ids=["whole", "crops"])
+@pytest.mark.parametrize("crop", [None, SmallObjectCropper(64)], ids=["whole", "crops"])
 def test_forty_clicks_on_the_real_network_are_the_same_to_the_last_digit_again(crop):
     torch.manual_seed(0)
     network = EfficientSAM("vitt", 64).eval()
@@ -216,7 +216,7 @@ def test_forty_clicks_on_the_real_network_are_the_same_to_the_last_digit_again(c
     [(30, 21, 31, 22), (0, 0, 1, 1), (63, 47, 64, 48), (0, 10, 5, 40), (40, 40, 64, 48), (0, 0, 64, 3)],
     ids=["one pixel", "first pixel", "last pixel", "left border", "lower right corner", "upper border"],
 )
-@pytest.mark.parametrize("crop", [None, SmallObjects(64)], ids=["whole", "crops"])
+@pytest.mark.parametrize("crop", [None, SmallObjectCropper(64)], ids=["whole", "crops"])
 def test_objects_of_one_pixel_and_at_the_border_are_clicked_and_traced(patch, crop):
     image = picture((1.0, *patch), size=(48, 64))
     label = image[:, :1].clone()

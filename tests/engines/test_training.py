@@ -14,7 +14,7 @@ from monai.inferers import SimpleInferer
 from monai.losses import DiceLoss
 from torch import nn
 
-from scripts.engines import IterativeClicks
+from scripts.engines import TrainingSimulator
 from scripts.losses import PromptedMaskLoss
 from scripts.networks import train_only
 from scripts.prompts.class_layout import ClassLayout
@@ -47,13 +47,13 @@ def seed_of(rounds, module):
 @pytest.mark.parametrize(("rounds", "gradient_rounds"), [(1, 0), (3, 4), (0, 0), (2, -1)])
 def test_rounds_that_cannot_be_are_refused(rounds, gradient_rounds):
     with pytest.raises(ValueError, match="1 <= gradient_rounds <= rounds"):
-        IterativeClicks(SpyNetwork(), rounds, gradient_rounds)
+        TrainingSimulator(SpyNetwork(), rounds, gradient_rounds)
 
 
 @pytest.mark.parametrize("most", [1, 3, 5])
 def test_every_number_of_rounds_up_to_the_most_occurs_on_one_encoding(most):
     network, counts = SpyNetwork(), Counter()
-    module = IterativeClicks(network, most, 1)
+    module = TrainingSimulator(network, most, 1)
     for seed in range(40):
         network.encoded.clear()
         network.asked.clear()
@@ -68,7 +68,7 @@ def test_every_number_of_rounds_up_to_the_most_occurs_on_one_encoding(most):
 @pytest.mark.parametrize("gradient_rounds", [1, 2, 5])
 def test_the_last_rounds_are_trained_and_the_others_keep_no_graph(rounds, gradient_rounds):
     network = SpyNetwork()
-    module = IterativeClicks(network, 5, gradient_rounds)
+    module = TrainingSimulator(network, 5, gradient_rounds)
     predictions = step(module, seed=seed_of(rounds, module))
     trained = min(rounds, gradient_rounds)
     assert [asked.graph for asked in network.asked] == [False] * (rounds - trained) + [True] * trained
@@ -85,7 +85,7 @@ def test_rounds_without_gradient_keep_no_activations_of_the_network(mask_feedbac
     network = recipe_network("vitt", 64, corrections=True)
     kept = {}
     for rounds in (1, 5):
-        module, sizes = IterativeClicks(network, 5, 1, mask_feedback), []
+        module, sizes = TrainingSimulator(network, 5, 1, mask_feedback), []
 
         def keep(tensor, sizes=sizes):
             sizes.append(tensor.numel())
@@ -100,7 +100,7 @@ def test_rounds_without_gradient_keep_no_activations_of_the_network(mask_feedbac
 def test_no_graph_is_kept_at_all_where_gradients_are_off():
     network = SpyNetwork()
     with torch.no_grad():
-        predictions = step(IterativeClicks(network, 3, 3))
+        predictions = step(TrainingSimulator(network, 3, 3))
     assert not any(asked.graph for asked in network.asked)
     assert not any(part.requires_grad for prediction in predictions for part in prediction)
 
@@ -108,7 +108,7 @@ def test_no_graph_is_kept_at_all_where_gradients_are_off():
 @pytest.mark.parametrize("mask_feedback", [True, False])
 def test_the_last_mask_is_shown_with_the_clicks_that_correct_it_or_never(mask_feedback):
     network = SpyNetwork()
-    module = IterativeClicks(network, 4, 4, mask_feedback)
+    module = TrainingSimulator(network, 4, 4, mask_feedback)
     predictions = step(module, seed=seed_of(4, module))
     assert network.asked[0].mask_prompt is None
     for asked, (logits, *_) in zip(network.asked[1:], predictions):
@@ -122,7 +122,7 @@ def test_the_last_mask_is_shown_with_the_clicks_that_correct_it_or_never(mask_fe
 @pytest.mark.parametrize("gradient_rounds", [1, 4])
 def test_each_round_adds_one_click_where_the_last_answer_is_wrong(gradient_rounds):
     network = SpyNetwork()
-    module = IterativeClicks(network, 4, gradient_rounds)
+    module = TrainingSimulator(network, 4, gradient_rounds)
     step(module, seed=seed_of(4, module))
     assert [asked.points.shape for asked in network.asked] == [(1, 1, n, 2) for n in (1, 2, 3, 4)]
     answer = network.answer(IMAGE[0, 0], [[12, 12]], [1])
@@ -143,7 +143,7 @@ def test_each_round_adds_one_click_where_the_last_answer_is_wrong(gradient_round
 @pytest.mark.parametrize("size", [(64, 64), (96, 40)])
 def test_each_trained_round_names_the_points_it_answers_as_shares_of_the_image(size):
     network = SpyNetwork()
-    module = IterativeClicks(network, 4, 2)
+    module = TrainingSimulator(network, 4, 2)
     height, width = size
     item = F.interpolate(IMAGE, size), POINTS, LABELS, F.interpolate(OBJECT, size)
     predictions = step(module, item, seed_of(4, module))
@@ -154,7 +154,7 @@ def test_each_trained_round_names_the_points_it_answers_as_shares_of_the_image(s
 
 def test_a_right_answer_and_padding_get_padding_and_the_others_their_click():
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 2)
+    module = TrainingSimulator(network, 2, 2)
     right = picture((1.0, 8, 24, 30, 30))[:, :1]  # all of one grey
     points = torch.tensor([[[[10.0, 26.0]], [[12.0, 12.0]], [[-1.0, -1.0]], [[50.0, 50.0]]]])
     labels = torch.tensor([[[1], [1], [-1], [1]]])
@@ -167,7 +167,7 @@ def test_a_right_answer_and_padding_get_padding_and_the_others_their_click():
 
 def test_each_image_of_a_batch_gets_its_own_clicks():
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 2)
+    module = TrainingSimulator(network, 2, 2)
     turned = [t.transpose(2, 3) for t in (IMAGE, OBJECT)]
     item = (
         torch.cat([IMAGE, turned[0]]),
@@ -186,7 +186,7 @@ def test_each_image_of_a_batch_gets_its_own_clicks():
 
 def test_soft_labels_are_cut_at_a_half():
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 2)
+    module = TrainingSimulator(network, 2, 2)
     soft = IMAGE, POINTS, LABELS, 0.6 * OBJECT + 0.3 * (1 - OBJECT)
     found = []
     for item in (ITEM, soft):
@@ -199,7 +199,7 @@ def test_soft_labels_are_cut_at_a_half():
 @pytest.mark.parametrize("size", [(64, 64), (96, 40), (33, 129)])
 def test_clicks_are_pixels_of_the_image_whatever_its_size(size):
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 1)
+    module = TrainingSimulator(network, 2, 1)
     height, width = size
     image = picture((0.5, 0, 0, width, height // 2), size=size)
     points = torch.tensor([[[[width - 5.0, height - 5.0]]]])  # the other half
@@ -214,7 +214,7 @@ def test_clicks_are_pixels_of_the_image_whatever_its_size(size):
 @pytest.mark.parametrize("real", [False, True], ids=["spy", "network"])
 def test_the_same_seed_gives_the_same_step(real):
     network = recipe_network("vitt", 64, corrections=True).requires_grad_(False) if real else SpyNetwork()
-    module = IterativeClicks(network, 4, 2)
+    module = TrainingSimulator(network, 4, 2)
     found = [step(module, seed=seed) for seed in (3, 3)]
     assert len(found[0]) == len(found[1])
     for one, other in zip(*found):
@@ -223,7 +223,7 @@ def test_the_same_seed_gives_the_same_step(real):
 
 def test_the_users_clicks_follow_the_seed():
     network, places = SpyNetwork(), set()
-    module = IterativeClicks(network, 2, 1)
+    module = TrainingSimulator(network, 2, 1)
     for seed in range(20):
         network.asked.clear()
         step(module, seed=seed)
@@ -234,14 +234,14 @@ def test_the_users_clicks_follow_the_seed():
 
 def test_one_round_of_the_real_network_is_its_own_training_pass():
     network = recipe_network("vitt", 64).train().requires_grad_(False)
-    ((logits, iou, *_),) = step(IterativeClicks(network, 1, 1))
+    ((logits, iou, *_),) = step(TrainingSimulator(network, 1, 1))
     expected_logits, expected_iou = network(IMAGE, POINTS, LABELS)
     assert torch.equal(logits, expected_logits) and torch.equal(iou, expected_iou)
 
 
 def test_rounds_of_the_real_network_are_its_own_decoding_of_the_clicks_and_the_mask(monkeypatch):
     network = recipe_network("vitt", 64, corrections=True).requires_grad_(False)
-    module, asked, decode_all = IterativeClicks(network, 4, 4), [], network.decode_all
+    module, asked, decode_all = TrainingSimulator(network, 4, 4), [], network.decode_all
     monkeypatch.setattr(network, "decode_all", lambda *arguments: asked.append(arguments) or decode_all(*arguments))
     predictions = step(module, seed=seed_of(4, module))
     assert len(predictions) == len(asked) == 4
@@ -257,7 +257,7 @@ def test_rounds_of_the_real_network_are_its_own_decoding_of_the_clicks_and_the_m
 
 def test_class_q_is_corrected_by_what_mask_1_and_q_says():
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 2, layout=LAYOUT)
+    module = TrainingSimulator(network, 2, 2, layout=LAYOUT)
     item = IMAGE, POINTS.expand(1, 3, 1, 2), LABELS.expand(1, 3, 1), OBJECT.expand(1, 3, 64, 64)
     predictions = step(module, item, seed_of(2, module))
     shown = network.asked[1].mask_prompt
@@ -269,14 +269,14 @@ def test_class_q_is_corrected_by_what_mask_1_and_q_says():
 
 def test_a_class_that_is_not_there_is_corrected_where_another_is():
     network = SpyNetwork()
-    module = IterativeClicks(network, 2, 2, layout=LAYOUT)
+    module = TrainingSimulator(network, 2, 2, layout=LAYOUT)
     label = OBJECT.expand(2, 3, 64, 64).clone()
     label[0, 0], label[1] = 0, 0  # what is answered by mask 1, all that the object is not; and an image of padding
     item = IMAGE.expand(2, 3, 64, 64), POINTS.expand(2, 3, 1, 2), LABELS.expand(2, 3, 1), label
     step(module, item, seed_of(2, module))
     assert network.asked[1].labels[0, 0, 1] == 0
     assert (network.asked[1].labels[1, :, 1] == PADDING).all()
-    plain = IterativeClicks(SpyNetwork(), 2, 2)
+    plain = TrainingSimulator(SpyNetwork(), 2, 2)
     step(plain, item, seed_of(2, plain))
     assert plain.network.asked[1].labels[0, 0, 1] == PADDING
 
@@ -319,10 +319,10 @@ TURNED = IMAGE.transpose(2, 3), POINTS, LABELS, OBJECT.transpose(2, 3)
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_monais_trainer_sees_the_gradients_of_the_steps_taken_by_hand(accumulation_steps):
     items, loss = [ITEM, TURNED], PromptedMaskLoss(DiceLoss(sigmoid=True, reduction="none"))
-    module = IterativeClicks(trained_network(), 3, 2)
+    module = TrainingSimulator(trained_network(), 3, 2)
     seen = train(module, items, accumulation_steps)
     assert len(seen) == 2 // accumulation_steps
-    module = IterativeClicks(trained_network().train(), 3, 2)
+    module = TrainingSimulator(trained_network().train(), 3, 2)
     torch.manual_seed(0)
     expected = []
     for i, item in enumerate(items):
@@ -357,7 +357,7 @@ def test_mixed_precision_keeps_shapes_and_the_gradients_of_the_trained_rounds(ro
     """A weight cast in a round without gradients must not stay without in the rounds that are trained."""
     image, label = IMAGE[..., 4:20, 4:20], OBJECT[..., 4:20, 4:20]
     network = LinearSpy()
-    module = IterativeClicks(network, 3, 1)
+    module = TrainingSimulator(network, 3, 1)
     seed = seed_of(rounds, module)
     with torch.autocast("cpu", torch.bfloat16):
         predictions = step(module, (image, POINTS, LABELS, label), seed)
@@ -382,7 +382,7 @@ def run_rank(rank, folder):
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    module = IterativeClicks(trained_network().train(), 3, 2)
+    module = TrainingSimulator(trained_network().train(), 3, 2)
     parallel = nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
     torch.save(gradients_of(parallel, rank), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -392,7 +392,7 @@ def run_rank(rank, folder):
 def test_two_processes_average_their_gradients_though_they_differ_in_rounds(tmp_path):
     mp.spawn(run_rank, (str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    module = IterativeClicks(trained_network().train(), 3, 2)
+    module = TrainingSimulator(trained_network().train(), 3, 2)
     alone = [gradients_of(copy.deepcopy(module), rank) for rank in range(2)]
     assert first.keys() == second.keys() == alone[0].keys()
     for name, gradient in first.items():

@@ -13,7 +13,7 @@ from PIL import Image
 
 import scripts.export.__main__ as command
 from scripts.errors import InputError
-from scripts.export import ExportedNetwork, backends, files, with_backend
+from scripts.export import ExportedNetwork, backends, use_backend, writers
 from scripts.export.int8 import quantize_encoder
 from scripts.inferers import PromptedSliceInferer
 from scripts.networks import Settings, build_network
@@ -59,7 +59,7 @@ def written(network, images, tmp_path_factory):
 @pytest.fixture
 def write_copies(written, monkeypatch):
     """Copy what has been written where it would be written anew."""
-    for module in (command, files, backends):
+    for module in (command, writers, backends):
         monkeypatch.setattr(
             module, "write_onnx", lambda _, folder: shutil.copytree(written[0], folder, dirs_exist_ok=True)
         )
@@ -133,7 +133,7 @@ def test_an_encoder_of_8_bits_is_smaller_and_near(network, images, written, tmp_
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_the_inferer_answers_by_a_backend_as_by_torch(network, images, written, backend):
-    exported = with_backend(network, backend, "", str(written[0]))
+    exported = use_backend(network, backend, "", str(written[0]))
     for image in command.read_images(str(images), "", 3):
         answers = []
         for answering in (network, exported):
@@ -160,13 +160,13 @@ def test_predictions_are_made_by_the_files_that_are_given(images, written, tmp_p
 
 def test_files_are_written_once_for_the_same_weights(write_copies, tmp_path):
     network = build_network(Settings("vitt", 64))
-    with_backend(network, "onnxruntime", str(tmp_path))
+    use_backend(network, "onnxruntime", str(tmp_path))
     (kept,) = (tmp_path / "exported").iterdir()
     state = kept.stat().st_ino
-    with_backend(network, "onnxruntime", str(tmp_path))
+    use_backend(network, "onnxruntime", str(tmp_path))
     assert kept.stat().st_ino == state
     torch.nn.init.ones_(network.mask_decoder.iou_token.weight)
-    with_backend(network, "onnxruntime", str(tmp_path))
+    use_backend(network, "onnxruntime", str(tmp_path))
     assert len(list((tmp_path / "exported").iterdir())) == 2
 
 
@@ -176,13 +176,13 @@ def test_two_first_exports_at_once_keep_the_files_of_one(write_copies, tmp_path,
 
     def second(network, folder):
         monkeypatch.setattr(backends, "write_onnx", write)
-        with_backend(network, "onnxruntime", str(tmp_path))  # another process is done in the meantime
+        use_backend(network, "onnxruntime", str(tmp_path))  # another process is done in the meantime
         kept.extend(path for path in (tmp_path / "exported").iterdir() if path != folder)
         (kept[0] / "read by another").touch()
         write(network, folder)
 
     monkeypatch.setattr(backends, "write_onnx", second)
-    with_backend(network, "onnxruntime", str(tmp_path))
+    use_backend(network, "onnxruntime", str(tmp_path))
     assert list((tmp_path / "exported").iterdir()) == kept
     assert (kept[0] / "read by another").exists()
 
@@ -193,7 +193,7 @@ def test_two_first_exports_at_once_keep_the_files_of_one(write_copies, tmp_path,
 )
 def test_what_is_missing_is_said(tmp_path, backend, folder, said):
     with pytest.raises(InputError, match=said):
-        with_backend(build_network(Settings("vitt", 64)), backend, str(tmp_path), folder and str(tmp_path / folder))
+        use_backend(build_network(Settings("vitt", 64)), backend, str(tmp_path), folder and str(tmp_path / folder))
 
 
 def test_masks_for_classes_are_not_written_as_one_best(tmp_path):

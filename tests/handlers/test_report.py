@@ -14,7 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.metrics import DiceMetric
 
 from scripts.handlers import MetricsReport
-from scripts.metrics import BackgroundFlips, ObjectMetric, SelectPromptKind, SelectTrace
+from scripts.metrics import BackgroundFlips, ObjectMetric, SelectClickTrace, SelectPromptKind
 
 SIZE = 8
 CASES = [  # image, slice, name and (rows of the truth, of the answer to one and three clicks, to a box) of objects
@@ -58,7 +58,7 @@ def dice(kind):
 def evaluate(folder, runs=1, cases=CASES, flips=FLIPS, without=(), groups=None):
     """Evaluate made-up predictions; give metrics.json and the rows of metrics.csv."""
     metrics = {name: dice(name.split("/")[1]) for name in [*DICE, "dice/whole"]}
-    metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectTrace("flips"))
+    metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectClickTrace("flips"))
     given = itertools.cycle(flips)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),

@@ -12,7 +12,7 @@ from scripts.errors import InputError
 from scripts.inferers import EverythingInferer
 from scripts.inferers.everything import grid_of_clicks
 from scripts.prompts.class_layout import ClassLayout
-from scripts.prompts.crops import SmallObjects
+from scripts.prompts.crops import SmallObjectCropper
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 
 SIZE = (128, 192)  # H, W: not square, so that x and y cannot be exchanged unseen
@@ -60,7 +60,7 @@ def test_instances_come_with_box_area_and_scores():
 def test_small_objects_are_looked_at_again_on_a_crop():
     image, labels = drawn()
     network = BrightnessNetwork()
-    instances = everything(image, network, crop=SmallObjects(IMAGE_SIZE, below=8))
+    instances = everything(image, network, crop=SmallObjectCropper(IMAGE_SIZE, below=8))
     assert same_partition(instances[0, 0], labels)
     assert network.encoded[0] == (1, 3, *SIZE)
     crops = network.encoded[1:]
@@ -81,7 +81,7 @@ def test_the_crops_mask_is_the_answer():
             return mask
 
     image, labels = drawn()
-    crop = SmallObjects(IMAGE_SIZE, below=8, context=1, min_side=32)  # 32 pixels, which the network sees doubled
+    crop = SmallObjectCropper(IMAGE_SIZE, below=8, context=1, min_side=32)  # 32 pixels, which the network sees doubled
     assert same_partition(everything(image, Blurred(), crop=crop)[0, 0], labels)
     assert not same_partition(everything(image, Blurred())[0, 0], labels)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.inferers.instances import Found, number_instances, pairwise_iou, stability_score, suppress
+from scripts.inferers.instances import MaskCandidate, number_instances, pairwise_iou, stability_score, suppress
 
 CLICK = (np.zeros((1, 2), np.float32), np.array([1]))
 GRID = (10, 12)  # H, W
@@ -14,7 +14,7 @@ GRID = (10, 12)  # H, W
 def found(x0, y0, x1, y1, iou=0.8, stability=1.0):
     mask = np.zeros(GRID, bool)
     mask[y0:y1, x0:x1] = True
-    return Found(CLICK, np.flatnonzero(mask), iou, stability)
+    return MaskCandidate(CLICK, np.flatnonzero(mask), iou, stability)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from scripts.inferers import PromptedSliceInferer
 from scripts.inferers.prompted_slices import MOST_CROPS, merge_looks
 from scripts.networks import EfficientSAM
 from scripts.prompts.class_layout import ClassLayout
-from scripts.prompts.crops import SmallObjects
+from scripts.prompts.crops import SmallObjectCropper
 from scripts.prompts.form import PREVIOUS_KEY
 from scripts.transforms import RequestPromptsd, ToRGB
 from tests.inferers.brightness import IMAGE_SIZE, PREDICTED_IOU, BrightnessNetwork
 from tests.networks.recipe import recipe_network
 
 LAYOUT = ClassLayout({"cell": [1, 2], "nucleus": [2]})
-NOTHING = -100
+OUTSIDE_LOGIT = -100
 X, Y, Z = 9, 6, 4
 
 
@@ -51,7 +51,7 @@ def test_only_prompted_slices_are_segmented_each_by_its_own_prompt():
     assert logits.shape == (1, 1, X, Y, Z)
     assert torch.equal(logits[0, 0, ..., 1] > 0, volume[0, ..., 1] == 1)
     assert torch.equal(logits[0, 0, ..., 3] > 0, volume[0, ..., 3] == 0)
-    assert (logits[..., [0, 2]] == NOTHING).all()
+    assert (logits[..., [0, 2]] == OUTSIDE_LOGIT).all()
     assert network.encoded == [(1, 3, Y, X)] * 2
 
 
@@ -62,8 +62,8 @@ def test_slice_is_encoded_once_for_all_its_objects():
     assert torch.equal(logits[0, 0, ..., 2] > 0, volume[0, ..., 2] == 1)
     assert torch.equal(logits[0, 1, ..., 2] > 0, volume[0, ..., 2] == 0)
     assert torch.equal(logits[0, 2, ..., 0] > 0, volume[0, ..., 0] == 0)
-    assert (logits[0, 2, ..., 2] == NOTHING).all()  # asked for on another slice
-    assert (logits[0, :2, ..., 0] == NOTHING).all()
+    assert (logits[0, 2, ..., 2] == OUTSIDE_LOGIT).all()  # asked for on another slice
+    assert (logits[0, :2, ..., 0] == OUTSIDE_LOGIT).all()
 
 
 def test_objects_with_prompts_of_different_lengths_are_decoded_together():
@@ -128,10 +128,10 @@ def test_small_object_is_predicted_again_on_a_crop_around_it():
     volume, network = torch.full((3, 80, 60), 0.5), BrightnessNetwork()
     volume[:, 50:54, 20:26] = 1.0
     item = RequestPromptsd(points=[[51, 22, 1]])({"image": MetaTensor(volume)})
-    logits = PromptedSliceInferer(SmallObjects(IMAGE_SIZE, 16))(item["image"][None], network)
+    logits = PromptedSliceInferer(SmallObjectCropper(IMAGE_SIZE, 16))(item["image"][None], network)
     assert ((logits[0, 0] > 0) != (volume[0] == 1)).sum() <= 1  # enlarging blurs a corner
     assert network.encoded == [(1, 3, 60, 80), (1, 3, IMAGE_SIZE, IMAGE_SIZE)]
-    assert (logits[0, 0, :30] == NOTHING).all()
+    assert (logits[0, 0, :30] == OUTSIDE_LOGIT).all()
 
 
 def test_each_prompt_asks_for_every_class_by_its_own_mask():
@@ -210,7 +210,7 @@ def test_only_prompted_slices_become_rgb_scaled_as_the_volume_is():
 def test_a_request_that_asks_for_nothing_gives_an_empty_mask():
     item = RequestPromptsd()({"image": MetaTensor(torch.rand(3, 9, 8)), "foreground": []})
     logits = PromptedSliceInferer()(item["image"][None], BrightnessNetwork())
-    assert logits.shape == (1, 1, 9, 8) and (logits == NOTHING).all()
+    assert logits.shape == (1, 1, 9, 8) and (logits == OUTSIDE_LOGIT).all()
 
 
 @pytest.mark.parametrize("mask_feedback", [True, False])
@@ -244,7 +244,7 @@ class Drawn:
     size, image = (1, 3), torch.zeros(1, 3, 1, 3)
 
     def __init__(self, *answers):
-        self.looks = answers
+        self.views = answers
 
     def part(self, look):
         window, logits = look if isinstance(look, tuple) else ((0, 0, 3, 1), look)
@@ -294,7 +294,7 @@ def test_a_pictures_bytes_are_answered_as_its_numbers_are(merge, large, monkeypa
     answers = []
     for to_rgb in (ToRGB(), lambda image: ToRGB()(image)):
         item = RequestPromptsd(points=[[[100, 40, 1]], [[20, 60, 1]]], boxes=None)({"image": MetaTensor(picture)})
-        inferer = PromptedSliceInferer(to_rgb=to_rgb, crop=SmallObjects(64), merge=merge)
+        inferer = PromptedSliceInferer(to_rgb=to_rgb, crop=SmallObjectCropper(64), merge=merge)
         answers.append(inferer(item["image"][None], network).as_tensor())
     assert torch.equal(*answers)
 
@@ -307,7 +307,7 @@ def test_background_clicks_alone_ask_for_nothing_and_that_is_told(merge, caplog)
     assert "background clicks alone ask for nothing" in caplog.text
     first = (result[0, 0] == 1) if merge else result[0, 0] > 0
     assert torch.equal(first, drawn()[0, ..., 0] == 1)
-    assert (result != 2).all() if merge else (result[0, 1] == NOTHING).all()
+    assert (result != 2).all() if merge else (result[0, 1] == OUTSIDE_LOGIT).all()
     alone = RequestPromptsd(points=[[8, 5, 0]])({"image": MetaTensor(drawn()[..., 0])})["image"]
     network = BrightnessNetwork()
     assert not (PromptedSliceInferer(merge=True)(alone[None], network) > 0).any()

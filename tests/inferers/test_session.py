@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scripts.inferers.session import CHUNK, NOTHING, PromptSession
-from scripts.prompts.crops import SmallObjects
+from scripts.inferers.session import CHUNK, OUTSIDE_LOGIT, PromptSession
+from scripts.prompts.crops import SmallObjectCropper
 from scripts.prompts.form import BACKGROUND, FOREGROUND, PADDING
 from tests.engines.spy import PREDICTED_IOU, SpyNetwork, picture
 from tests.networks.recipe import recipe_network
@@ -43,7 +43,7 @@ TOLERANCE = 0.4  # of greys, which blend at the edge of a patch
 
 def session(image, network=None, crop=True, **settings):
     network = network or SpyNetwork(SIDE, TOLERANCE)
-    return network, PromptSession(network, image, SmallObjects(SIDE, below=16) if crop else None, **settings)
+    return network, PromptSession(network, image, SmallObjectCropper(SIDE, below=16) if crop else None, **settings)
 
 
 def grown(image):
@@ -97,7 +97,7 @@ def test_a_large_object_is_never_cropped_and_the_image_encoded_once():
         logits, iou = current.predict([prompt])
     assert network.encoded == [(1, 3, *SIZE)]
     assert len(network.asked) == 3
-    assert logits.shape == (1, *SIZE) and (logits > NOTHING).all()
+    assert logits.shape == (1, *SIZE) and (logits > OUTSIDE_LOGIT).all()
     assert iou.tolist() == [PREDICTED_IOU]
 
 
@@ -107,13 +107,13 @@ def test_the_box_of_a_small_object_goes_to_its_crop_at_once():
     logits, iou = current.predict([box(*SMALL)])
     x0, y0, x1, y1 = CROP
     assert network.encoded == [(1, 3, SIDE, SIDE)]  # and never the whole image
-    assert current.looks[0].crop == CROP
+    assert current.views[0].crop == CROP
     expected = network.encode_image(grown(image[:, :, y0:y1, x0:x1]))
-    assert torch.equal(current.kept[current.looks[0].crop], expected)
+    assert torch.equal(current.embedding_cache[current.views[0].crop], expected)
     assert iou.tolist() == [PREDICTED_IOU]
     outside = torch.ones(SIZE, dtype=torch.bool)
     outside[y0:y1, x0:x1] = False
-    assert (logits[0][outside] == NOTHING).all() and (logits[0][~outside] > NOTHING).all()
+    assert (logits[0][outside] == OUTSIDE_LOGIT).all() and (logits[0][~outside] > OUTSIDE_LOGIT).all()
     assert len(network.asked) == 1 and network.asked[0].mask_prompt is None
 
 
@@ -126,11 +126,11 @@ def test_the_answer_lies_where_the_object_lies(size, x, y):
     image = lopsided(*patch, size=size)
     _, current = session(image)
     logits, _ = current.predict([box(*patch, (x + 2, y + 6))])
-    assert current.looks[0].crop is not None
+    assert current.views[0].crop is not None
     assert torch.equal(logits[0] > 0, image[0, 0] > 0.5)
     _, current = session(image)
     logits, _ = current.predict([clicks((x + 2, y + 6))])  # whose crop need not be half or twice as large
-    assert current.looks[0].crop is not None
+    assert current.views[0].crop is not None
     assert ((logits[0] > 0) != (image[0, 0] > 0.5)).sum() <= 6
 
 
@@ -143,7 +143,7 @@ def test_a_click_looks_at_the_whole_image_first_and_then_closer():
     assert [asked.mask_prompt for asked in network.asked] == [None, None]  # the first was of another view
     whole, close = (asked.points[0, 0, 0] for asked in network.asked)
     assert whole.tolist() == [152, 94]
-    x0, y0 = current.looks[0].crop[:2]
+    x0, y0 = current.views[0].crop[:2]
     torch.testing.assert_close(close, torch.tensor([(152 - x0) * 2 + 0.5, (94 - y0) * 2 + 0.5]))
 
 
@@ -165,7 +165,7 @@ class Blind(SpyNetwork):
 def test_an_object_of_which_nothing_is_found_is_looked_for_around_its_click(point):
     network, current = session(picture(size=SIZE), Blind(SIDE, TOLERANCE))
     logits, _ = current.predict([clicks(point)])
-    x0, y0, x1, y1 = current.looks[0].crop
+    x0, y0, x1, y1 = current.views[0].crop
     assert x1 - x0 == y1 - y0 == 32
     assert x0 <= point[0] < x1 and y0 <= point[1] < y1
     assert not (logits > 0).any()
@@ -184,7 +184,7 @@ def test_an_object_that_nothing_points_at_stays_with_the_whole_image(real, promp
         network_logits, iou = current.predict([prompt])
         assert network_logits.shape == (1, *SIZE) and iou.shape == (1,)
         if network is not real:
-            assert current.looks[0].crop is None
+            assert current.views[0].crop is None
 
 
 def test_a_crop_is_encoded_once_over_the_rounds_and_shown_its_mask():
@@ -198,7 +198,7 @@ def test_a_crop_is_encoded_once_over_the_rounds_and_shown_its_mask():
     for asked in network.asked[1:]:
         assert asked.points.shape[:2] == (1, 1)
         assert torch.equal(
-            asked.mask_prompt, network.decode_best(current.kept[current.looks[0].crop], *before(asked))[0]
+            asked.mask_prompt, network.decode_best(current.embedding_cache[current.views[0].crop], *before(asked))[0]
         )
 
 
@@ -229,9 +229,9 @@ def test_a_click_outside_the_crop_widens_the_view_to_hold_it():
     image[:, :, 70:75, 144:149] = 1  # a part of the object that lies outside the first crop
     network, current = session(image)
     current.predict([box(*SMALL)])
-    assert current.looks[0].crop == CROP
+    assert current.views[0].crop == CROP
     logits, _ = current.predict([box(*SMALL, (146, 72))])
-    x0, y0, x1, y1 = current.looks[0].crop
+    x0, y0, x1, y1 = current.views[0].crop
     assert x1 - x0 > 32 and x0 <= 144 and y0 <= 70 and x1 >= SMALL[2] and y1 >= SMALL[3]
     assert network.encoded == [(1, 3, SIDE, SIDE)] * 2
     assert network.asked[-1].mask_prompt is None  # the last mask was of another view
@@ -244,9 +244,9 @@ def test_a_click_far_outside_the_crop_brings_back_the_whole_image():
     network, current = session(lopsided(*SMALL))
     current.predict([box(*SMALL)])
     logits, _ = current.predict([box(*SMALL, (5, 5))])
-    assert current.looks[0].crop is None
+    assert current.views[0].crop is None
     assert network.encoded == [(1, 3, SIDE, SIDE), (1, 3, *SIZE)]
-    assert (logits > NOTHING).all()
+    assert (logits > OUTSIDE_LOGIT).all()
     current.predict([box(*SMALL, (5, 5), (152, 94))])
     assert len(network.encoded) == 2 and network.asked[-1].mask_prompt is not None
 
@@ -275,7 +275,7 @@ def test_objects_small_and_large_share_a_session_and_keep_their_order():
     network, current = session(image)
     prompts = [box(*small[0], (152, 94)), box(*patches[1], (70, 60)), box(*small[1], (22, 104))]
     logits, iou = current.predict(prompts)
-    assert [look.crop is None for look in current.looks] == [False, True, False]
+    assert [look.crop is None for look in current.views] == [False, True, False]
     assert network.encoded == [(2, 3, SIDE, SIDE), (1, 3, *SIZE)]  # the crops together
     assert [tuple(asked.points.shape[:2]) for asked in network.asked] == [(2, 1), (1, 1)]
     assert logits.shape == (3, *SIZE) and iou.shape == (3,)
@@ -305,7 +305,7 @@ def test_objects_of_the_real_network_get_what_each_gets_alone(real, noise, crop)
     def prompts(count):
         return [clicks(*[(40 + i, 30) for i in range(count)]), box(10, 10, 20, 18, (14, 14)), box(50, 5, 120, 80)]
 
-    small = SmallObjects(64, below=16, min_side=16) if crop else None
+    small = SmallObjectCropper(64, below=16, min_side=16) if crop else None
     together, alone = PromptSession(real, noise, small), [PromptSession(real, noise, small) for _ in range(3)]
     for count in range(1, 5):
         logits, iou = together.predict(prompts(count))
@@ -325,7 +325,7 @@ def test_more_clicks_on_one_object_than_six_leave_the_others_as_they_are(real, n
 @pytest.mark.parametrize("crop", [True, False], ids=["crops", "whole"])
 @pytest.mark.parametrize("one_pixel", [True, False])
 def test_forty_clicks_give_masks(real, noise, crop, one_pixel):
-    small = SmallObjects(64, below=16, min_side=16) if crop else None
+    small = SmallObjectCropper(64, below=16, min_side=16) if crop else None
     current, points = PromptSession(real, noise, small), []
     for i in range(40):
         points.append((40, 30, i % 2) if one_pixel else ((37 * i + 11) % 130, (29 * i + 5) % 90, int(i % 3 > 0)))
@@ -384,7 +384,7 @@ def given(x0, y0, x1, y1):
 
 def test_a_mask_that_the_first_prompts_correct_is_shown_to_the_network_once():
     network, current = session(picture((1.0, *LARGE), size=SIZE))
-    current.go_on([given(*LARGE)])
+    current.start_from_masks([given(*LARGE)])
     for _ in range(2):
         current.predict([clicks((50, 50))])
     shown = [asked.mask_prompt for asked in network.asked]
@@ -395,7 +395,7 @@ def test_a_mask_that_the_first_prompts_correct_is_shown_to_the_network_once():
 
 def test_a_small_given_mask_is_looked_at_closely_at_once():
     network, current = session(lopsided(*SMALL))
-    current.go_on([given(*SMALL)])
+    current.start_from_masks([given(*SMALL)])
     current.predict([clicks((152, 94))])
     assert network.encoded == [(1, 3, SIDE, SIDE)]
     assert network.asked[0].mask_prompt.max() == 10
@@ -404,7 +404,7 @@ def test_a_small_given_mask_is_looked_at_closely_at_once():
 @pytest.mark.parametrize("settings", [{"mask_feedback": False}, {}], ids=["no feedback", "empty mask"])
 def test_no_mask_is_shown_where_there_is_none_or_the_network_knows_none(settings):
     network, current = session(picture((1.0, *LARGE), size=SIZE), **settings)
-    current.go_on([given(*LARGE) if settings else given(0, 0, 0, 0)])
+    current.start_from_masks([given(*LARGE) if settings else given(0, 0, 0, 0)])
     current.predict([clicks((50, 50))])
     assert network.asked[0].mask_prompt is None
     assert network.encoded == [(1, 3, *SIZE)]  # looks at the whole image first, as without a mask
@@ -416,7 +416,7 @@ def test_a_mask_that_is_cut_by_its_crop_is_looked_at_more_widely():
     current.crop = lambda box, size: CROP  # too narrow: 32 pixels for an object of 40
     logits, _ = current.predict([clicks((145, 105))])
     assert ((logits[0] > 0) != (image[0, 0] > 0.5)).sum() < 60  # enlarging blurs the border of 1,200 pixels
-    x0, y0, x1, y1 = current.looks[0].crop
+    x0, y0, x1, y1 = current.views[0].crop
     assert x1 - x0 > 32 and x0 < 120 and x1 > 160 and y0 < 70 and y1 > 110
     encoded = len(network.encoded)
     current.predict([clicks((145, 105), (140, 104))])
@@ -427,4 +427,4 @@ def test_an_object_that_is_cut_by_every_crop_is_seen_on_the_whole_image():
     _, current = session(picture((1.0, 0, 0, 192, 128), size=SIZE))
     current.crop = lambda box, size: CROP
     logits, _ = current.predict([clicks((150, 90))])
-    assert current.looks[0].crop is None and (logits > 0).all()
+    assert current.views[0].crop is None and (logits > 0).all()

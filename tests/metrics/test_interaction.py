@@ -14,8 +14,8 @@ from scripts.metrics import (
     ClickFailures,
     NumberOfClicks,
     ObjectMetric,
+    SelectClickTrace,
     SelectPredictedIoU,
-    SelectTrace,
 )
 
 TRACES = [[0.95, 0.2, 0.3, 0.4], [0.1, 0.86, 0.8, 0.91], [0.1, 0.2, 0.9, 0.3], [0.1, 0.2, 0.3, 0.4]]
@@ -46,18 +46,18 @@ def measure(metric, transform, items=None):
     ],
 )
 def test_clicks_are_counted_until_the_mask_is_good_for_the_first_time(metric, expected):
-    mean, values = measure(metric, SelectTrace())
+    mean, values = measure(metric, SelectClickTrace())
     assert values == expected
     assert mean == pytest.approx(sum(expected) / 4)
 
 
 def test_obeyed_background_clicks_are_a_share_of_all_such_clicks():
-    share, _ = measure(BackgroundFlips(), SelectTrace("flips"))
+    share, _ = measure(BackgroundFlips(), SelectClickTrace("flips"))
     assert share == pytest.approx(3 / 6)
 
 
 def test_no_background_click_at_all_is_no_score_rather_than_zero():
-    share, _ = measure(BackgroundFlips(), SelectTrace("flips"), outputs([(1, 2)]))
+    share, _ = measure(BackgroundFlips(), SelectClickTrace("flips"), outputs([(1, 2)]))
     assert math.isnan(share)
 
 
@@ -91,6 +91,6 @@ def test_the_error_of_the_predicted_iou_is_that_of_its_own_kind_and_object():
 def test_the_area_is_that_under_dice_over_the_clicks_after_the_box():
     dice = torch.tensor([[0.5, 0.7, 0.9, 0.9, 1.0], [1.0] * 5, [0.0] * 5])
     items = [{"pred": {"box_trace": dice / (2 - dice)}}]  # IoU
-    mean, values = measure(ClickCurveArea(), SelectTrace("box_trace"), items)
+    mean, values = measure(ClickCurveArea(), SelectClickTrace("box_trace"), items)
     assert values == pytest.approx([0.6 + 0.8 + 0.9 + 0.95, 4, 0])
     assert mean == pytest.approx(sum(values) / 3)

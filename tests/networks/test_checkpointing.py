@@ -5,7 +5,7 @@ import copy
 
 import torch
 
-from scripts.engines import IterativeClicks
+from scripts.engines import TrainingSimulator
 from scripts.networks import add_adapters, checkpoint_activations, train_only
 from tests.networks.recipe import recipe_images, recipe_network
 
@@ -20,7 +20,7 @@ def train(network):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    clicks = IterativeClicks(network, rounds=2, gradient_rounds=2)
+    clicks = TrainingSimulator(network, rounds=2, gradient_rounds=2)
     clicks.draw_rounds = lambda: 2
     image = recipe_images(1)
     target = torch.zeros(1, 1, *image.shape[2:])

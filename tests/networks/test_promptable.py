@@ -7,15 +7,15 @@ import torch
 from monai.data import MetaTensor
 from monai.losses import DiceLoss
 
-from scripts.engines import IterativeClicks, SimulatedUser
+from scripts.engines import EvaluationSimulator, TrainingSimulator
 from scripts.export import ExportedNetwork
 from scripts.export.checks import check_pair, check_sam, check_whole
-from scripts.export.files import write_onnx, write_sam
+from scripts.export.writers import write_onnx, write_sam
 from scripts.inferers import EverythingInferer, PromptedSliceInferer
 from scripts.inferers.session import PromptSession
 from scripts.losses import PromptedMaskLoss
 from scripts.networks.promptable import select_mask
-from scripts.prompts.crops import SmallObjects
+from scripts.prompts.crops import SmallObjectCropper
 from scripts.transforms import RequestPromptsd
 from tests.networks.padded import PaddedNetwork
 
@@ -44,7 +44,7 @@ def dice(found, wanted):
     return 2 * float((found & wanted).sum() / (found.sum() + wanted.sum()))
 
 
-@pytest.mark.parametrize("crop", [None, SmallObjects(128, below=16)], ids=["whole", "crops"])
+@pytest.mark.parametrize("crop", [None, SmallObjectCropper(128, below=16)], ids=["whole", "crops"])
 def test_a_session_answers_where_the_objects_lie(network, crop):
     image, masks = drawn()
     logits, iou = PromptSession(network, image, crop).predict([click(150, 40), click(34, 44)])
@@ -52,7 +52,7 @@ def test_a_session_answers_where_the_objects_lie(network, crop):
     for q, least in enumerate((0.9, 0.9 if crop else 0.6)):
         assert dice(logits[q] > 0, masks[0, q] > 0) > least
     session = PromptSession(network, image, crop)
-    session.go_on([mask > 0 for mask in masks[0]])
+    session.start_from_masks([mask > 0 for mask in masks[0]])
     assert dice(session.predict([click(150, 40), click(34, 44)])[0][0] > 0, masks[0, 0] > 0) > 0.9
 
 
@@ -80,7 +80,7 @@ def test_evaluation_corrects_it(network):
     image, masks = drawn()
     image[0, :, 20:60, 20:60] = 1.0  # as bright as the object, and not of it
     prompts = {"click_1": {"points": torch.tensor([[[[150.0, 40.0]]]]), "labels": torch.tensor([[[1]]])}}
-    result = SimulatedUser(network, (1, 5))(image, masks[:, :1], prompts)
+    result = EvaluationSimulator(network, (1, 5))(image, masks[:, :1], prompts)
     first, fifth = (dice(result["masks"][kind][0, 0] > 0, masks[0, 0] > 0) for kind in ("click_1", "click_5"))
     assert fifth > first + 0.15
 
@@ -88,7 +88,7 @@ def test_evaluation_corrects_it(network):
 def test_training_moves_its_weights(network):
     image = torch.nn.functional.interpolate(drawn()[0], [128, 128])
     label = torch.nn.functional.interpolate(drawn()[1][:, :1], [128, 128])
-    module = IterativeClicks(network.train(), rounds=3, gradient_rounds=3)
+    module = TrainingSimulator(network.train(), rounds=3, gradient_rounds=3)
     loss = PromptedMaskLoss(DiceLoss(sigmoid=True, reduction="none"))
     torch.manual_seed(1)
     answers = module(image, torch.tensor([[[[96.0, 64.0]]]]), torch.tensor([[[1]]]), label)
@@ -108,7 +108,10 @@ def test_its_files_answer_as_it_does(network, tmp_path):
     exported = ExportedNetwork(network, tmp_path, "onnxruntime")
     prompts = [click(150, 40), click(34, 44)]
     torch.testing.assert_close(
-        *(PromptSession(each, images[0], SmallObjects(128, 16)).predict(prompts)[0] for each in (network, exported)),
+        *(
+            PromptSession(each, images[0], SmallObjectCropper(128, 16)).predict(prompts)[0]
+            for each in (network, exported)
+        ),
         atol=1e-3,
         rtol=0,
     )

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from scripts.prompts.crops import SmallObjects, box_around, holds, mask_box, wider
+from scripts.prompts.crops import SmallObjectCropper, box_around, contains, expand_crop, mask_box
 
 SIZE = (300, 400)  # (H, W)
 
@@ -28,25 +28,25 @@ def box_of(x, y, width, height):
     ],
 )
 def test_object_is_small_by_its_longer_side_on_the_networks_image(width, height, small):
-    crop = SmallObjects(256, below=64, context=1.0)(box_of(100, 100, width, height), SIZE)
+    crop = SmallObjectCropper(256, below=64, context=1.0)(box_of(100, 100, width, height), SIZE)
     assert (crop is not None) == small
 
 
 @pytest.mark.parametrize(("image_size", "small"), [(256, True), (1024, False)])
 def test_object_that_is_small_to_one_network_is_not_to_a_larger_one(image_size, small):
-    crop = SmallObjects(image_size, below=64, context=1.0)(box_of(100, 100, 50, 50), SIZE)
+    crop = SmallObjectCropper(image_size, below=64, context=1.0)(box_of(100, 100, 50, 50), SIZE)
     assert (crop is not None) == small
 
 
 @pytest.mark.parametrize(("side", "gains"), [(66, True), (67, False)])  # 300 rows are 1.5 times 200
 def test_crop_that_would_enlarge_by_less_than_a_half_is_not_made(side, gains):
-    crop = SmallObjects(256, below=256, context=3.0)(box_of(100, 100, side, side), SIZE)
+    crop = SmallObjectCropper(256, below=256, context=3.0)(box_of(100, 100, side, side), SIZE)
     assert (crop is not None) == gains
 
 
 def test_image_that_is_small_itself_is_never_cropped():
-    assert SmallObjects(256, min_side=32)(box_of(3, 4, 2, 2), (47, 400)) is None
-    assert SmallObjects(256, min_side=32)(box_of(3, 4, 2, 2), (48, 400)) is not None
+    assert SmallObjectCropper(256, min_side=32)(box_of(3, 4, 2, 2), (47, 400)) is None
+    assert SmallObjectCropper(256, min_side=32)(box_of(3, 4, 2, 2), (48, 400)) is not None
 
 
 # --- where the crop lies
@@ -66,12 +66,12 @@ def test_image_that_is_small_itself_is_never_cropped():
     ids=["middle", "wide", "high", "first-corner", "last-corner", "border", "least"],
 )
 def test_crop_is_a_square_around_the_object_moved_into_the_image(box, crop):
-    assert SmallObjects(256, below=64, context=3.0, min_side=32)(box, SIZE) == crop
+    assert SmallObjectCropper(256, below=64, context=3.0, min_side=32)(box, SIZE) == crop
 
 
 @pytest.mark.parametrize("context", [0.6, 3.0, 4.5])
 def test_crops_of_any_object_and_context_lie_in_the_image(context):
-    rng, small = np.random.default_rng(0), SmallObjects(256, min_side=8)
+    rng, small = np.random.default_rng(0), SmallObjectCropper(256, min_side=8)
     for _ in range(200):
         width, height = rng.integers(1, 25, 2)
         x, y = rng.integers(0, (SIZE[1] - width + 1, SIZE[0] - height + 1))
@@ -83,12 +83,12 @@ def test_crops_of_any_object_and_context_lie_in_the_image(context):
         assert x1 - x0 == y1 - y0 == max(round(context * max(width, height)), 8)
         assert all(isinstance(side, int) for side in crop)
         if context > 1:
-            assert holds(crop, box[:2])
-            assert holds(crop, box[2:])
+            assert contains(crop, box[:2])
+            assert contains(crop, box[2:])
 
 
 def test_box_between_pixels_gives_a_crop_of_whole_ones():
-    crop = SmallObjects(256)((100.3, 150.7, 119.4, 170.2), SIZE)
+    crop = SmallObjectCropper(256)((100.3, 150.7, 119.4, 170.2), SIZE)
     assert all(isinstance(side, int) for side in crop)
     assert crop[2] - crop[0] == crop[3] - crop[1] == 62  # three times 20.5 is 61.5
 
@@ -124,7 +124,7 @@ def test_box_around_boxes_holds_them_all():
     [((10, 20), True), ((29.5, 49), True), ((30, 30), False), ((20, 50), False), ((9, 30), False), ((20, 19), False)],
 )
 def test_crop_holds_its_first_pixel_and_not_the_one_past_its_last(point, inside):
-    assert holds((10, 20, 30, 50), point) == inside
+    assert contains((10, 20, 30, 50), point) == inside
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_crop_holds_its_first_pixel_and_not_the_one_past_its_last(point, inside)
     ],
 )
 def test_a_wider_crop_is_half_as_wide_again_and_lies_in_the_image(crop, expected):
-    assert wider(crop, (200, 300)) == expected
+    assert expand_crop(crop, (200, 300)) == expected

@@ -9,7 +9,7 @@ from monai.transforms import Compose
 
 from scripts.errors import InputError
 from scripts.prompts.class_layout import ClassLayout
-from scripts.prompts.crops import SmallObjects
+from scripts.prompts.crops import SmallObjectCropper
 from scripts.transforms import ObjectMasksd, RandObjectMasksd, UprightSliced
 
 X, Y, Z = 7, 4, 3
@@ -149,7 +149,7 @@ def test_at_most_so_many_objects_are_asked_for_each_once_and_all_in_time(count, 
 
 
 def test_visits_follow_the_random_state():
-    transform = RandObjectMasksd(2, 0.3, SmallObjects(256), 0.5)
+    transform = RandObjectMasksd(2, 0.3, SmallObjectCropper(256), 0.5)
     drawn = []
     for seed in (1, 1, 2):
         transform.set_random_state(seed)
@@ -160,7 +160,7 @@ def test_visits_follow_the_random_state():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_everything_is_asked_for_as_one_object_as_often_as_said(share):
-    transform = RandObjectMasksd(2, share, SmallObjects(256), 1.0).set_random_state(0)
+    transform = RandObjectMasksd(2, share, SmallObjectCropper(256), 1.0).set_random_state(0)
     visits = [visit(transform, [1, 3, (3, 5)]) for _ in range(200)]
     whole = [data for data in visits if data["whole"]]
     assert len(whole) / 200 == pytest.approx(share, abs=0.1)
@@ -186,7 +186,7 @@ def is_cropped(data):
 @pytest.mark.parametrize("soft", [False, True])
 def test_crop_of_a_small_object_takes_image_and_masks_from_the_same_place(first, soft):
     label = torch.stack([(ids()[0] == i) * 0.7 for i in PLACES]) if soft else None
-    transform = RandObjectMasksd(5, 0.0, SmallObjects(256, context=3.0), 1.0).set_random_state(first)
+    transform = RandObjectMasksd(5, 0.0, SmallObjectCropper(256, context=3.0), 1.0).set_random_state(first)
     for _ in range(30):
         data = visit(transform, [first], label)
         x0, y0 = data["image"][:2, 0, 0].int().tolist()
@@ -201,7 +201,7 @@ def test_crop_of_a_small_object_takes_image_and_masks_from_the_same_place(first,
 
 
 def test_object_that_is_small_enough_is_all_on_its_crop():
-    transform = RandObjectMasksd(1, 0.0, SmallObjects(256, min_side=8), 1.0).set_random_state(0)
+    transform = RandObjectMasksd(1, 0.0, SmallObjectCropper(256, min_side=8), 1.0).set_random_state(0)
     middles = set()
     for _ in range(60):
         data = visit(transform, [1])
@@ -215,7 +215,7 @@ def test_object_that_is_small_enough_is_all_on_its_crop():
 
 
 def test_only_objects_that_are_on_the_crop_are_asked_for():
-    transform, together = RandObjectMasksd(5, 0.0, SmallObjects(256, min_side=40), 1.0).set_random_state(0), 0
+    transform, together = RandObjectMasksd(5, 0.0, SmallObjectCropper(256, min_side=40), 1.0).set_random_state(0), 0
     for _ in range(60):
         data = visit(transform)
         assert (data["label"] > 0.5).flatten(1).any(1).all()
@@ -228,14 +228,14 @@ def test_only_objects_that_are_on_the_crop_are_asked_for():
 
 def test_crops_come_as_often_as_said():
     for share in (0.0, 0.4, 1.0):
-        transform = RandObjectMasksd(1, 0.0, SmallObjects(256), share).set_random_state(0)
+        transform = RandObjectMasksd(1, 0.0, SmallObjectCropper(256), share).set_random_state(0)
         crops = sum(is_cropped(visit(transform, [1])) for _ in range(200))
         assert crops / 200 == pytest.approx(share, abs=0.1)
 
 
 @pytest.mark.parametrize(
     ("crop", "first"),
-    [(None, 1), (SmallObjects(256), 3), (SmallObjects(256, min_side=70), 1)],
+    [(None, 1), (SmallObjectCropper(256), 3), (SmallObjectCropper(256, min_side=70), 1)],
     ids=["no-crops", "large-object", "nothing-to-gain"],
 )
 def test_image_stays_whole_where_a_crop_would_not_help(crop, first):
@@ -246,7 +246,7 @@ def test_image_stays_whole_where_a_crop_would_not_help(crop, first):
 @pytest.mark.parametrize("soft", [False, True])
 def test_object_without_a_pixel_is_an_empty_mask_on_the_whole_image(soft):
     label = torch.full((1, HEIGHT, WIDTH), 0.4) if soft else torch.zeros_like(ids())
-    data = visit(RandObjectMasksd(3, 0.0, SmallObjects(256), 1.0), [1], label)
+    data = visit(RandObjectMasksd(3, 0.0, SmallObjectCropper(256), 1.0), [1], label)
     assert data["label"].shape == (1, HEIGHT, WIDTH)
     assert not (data["label"] > 0.5).any()
 
@@ -264,15 +264,15 @@ def test_classes_asked_for_together_are_all_there_in_their_order(whole_prob):
 
 
 def test_everything_asked_for_together_is_never_cropped():
-    data = visit(RandObjectMasksd(1, 1.0, SmallObjects(256), 1.0, layout=LAYOUT), [4, 4])
+    data = visit(RandObjectMasksd(1, 1.0, SmallObjectCropper(256), 1.0, layout=LAYOUT), [4, 4])
     assert not is_cropped(data)
-    assert is_cropped(visit(RandObjectMasksd(1, 0.0, SmallObjects(256), 1.0, layout=LAYOUT), [4, 4]))
+    assert is_cropped(visit(RandObjectMasksd(1, 0.0, SmallObjectCropper(256), 1.0, layout=LAYOUT), [4, 4]))
 
 
 def test_crop_of_classes_asked_for_together_is_around_all_of_them():
     outer, inner = torch.zeros(2, HEIGHT, WIDTH)
     outer[30:40, 50:62], inner[33:36, 53:56] = 0.8, 0.8
-    transform = RandObjectMasksd(1, 0.0, SmallObjects(256, min_side=8), 1.0, layout=LAYOUT).set_random_state(0)
+    transform = RandObjectMasksd(1, 0.0, SmallObjectCropper(256, min_side=8), 1.0, layout=LAYOUT).set_random_state(0)
     for _ in range(20):
         data = visit(transform, [1, 2], torch.stack([outer, inner]))
         assert is_cropped(data)
@@ -289,7 +289,7 @@ def test_few_objects_are_asked_for_again_until_there_are_enough(objects):
     assert {i for ids in got for i in ids} == set(objects)
 
 
-@pytest.mark.parametrize("crop", [None, SmallObjects(image_size=64, below=64, context=2.0, min_side=8)])
+@pytest.mark.parametrize("crop", [None, SmallObjectCropper(image_size=64, below=64, context=2.0, min_side=8)])
 def test_a_connected_part_of_a_class_is_an_object_where_the_item_says_so(crop):
     label = ids()
     label[label == 2] = 1  # a class of two parts, far from each other

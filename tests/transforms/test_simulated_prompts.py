@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from scripts.prompts.cases import WHOLE
+from scripts.prompts.case_id import UNION_OBJECT
 from scripts.prompts.class_layout import ClassLayout
 from scripts.transforms import RandPromptsd, SeededPromptsd
 
@@ -250,7 +250,7 @@ def test_case_prompts_hold_every_object_for_each_kind():
 
 def test_case_of_everything_is_asked_for_by_the_whole_image_alone():
     transform = SeededPromptsd(["click_1", "whole", "box"])
-    data = transform(case([WHOLE], label=masks()[:1]))
+    data = transform(case([UNION_OBJECT], label=masks()[:1]))
     assert list(data["prompts"]) == ["whole"]
     assert of_kind(data, "whole") == ([ENTIRE], [[2, 3]])
     assert list(transform(case())["prompts"]) == ["click_1", "box"]

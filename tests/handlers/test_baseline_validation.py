@@ -7,7 +7,7 @@ import pytest
 from ignite.engine import Engine, Events
 
 from scripts.errors import InputError
-from scripts.handlers import Outcome
+from scripts.handlers import BaselineValidation
 
 
 class Evaluator(Engine):
@@ -30,7 +30,7 @@ def train(scores, epochs, outcome=None, start=0):
     evaluator = Evaluator(scores)
     trainer = Engine(lambda engine, batch: None)
     trainer.optimizer = Optimizer()
-    outcome = outcome or Outcome(evaluator, "dice")
+    outcome = outcome or BaselineValidation(evaluator, "dice")
     outcome.evaluator = evaluator
     trainer.state.max_epochs = epochs
     outcome.attach(trainer)
@@ -56,7 +56,7 @@ def test_it_warns_where_nothing_got_better(caplog):
 def test_a_resumed_run_knows_what_was_before_it(caplog):
     caplog.set_level(logging.INFO)
     first = train([0.5, 0.6], epochs=1)
-    again = Outcome(None, "dice")
+    again = BaselineValidation(None, "dice")
     again.load_state_dict(first.state_dict())
     caplog.clear()
     train([0.55], epochs=2, outcome=again, start=1)
@@ -65,7 +65,7 @@ def test_a_resumed_run_knows_what_was_before_it(caplog):
 
 def test_without_validation_there_is_nothing_to_say(caplog):
     evaluator, trainer = Evaluator([]), Engine(lambda engine, batch: None)
-    Outcome(evaluator, None).attach(trainer)
+    BaselineValidation(evaluator, None).attach(trainer)
     trainer.run([0], max_epochs=1)
     assert not caplog.records
 
@@ -74,4 +74,4 @@ def test_an_interval_that_no_run_reaches_is_refused():
     trainer = Engine(lambda engine, batch: None)
     trainer.state.max_epochs = 3
     with pytest.raises(InputError, match="val_interval 5 is beyond max_epochs 3"):
-        Outcome(Evaluator([]), "dice", interval=5).attach(trainer)
+        BaselineValidation(Evaluator([]), "dice", interval=5).attach(trainer)

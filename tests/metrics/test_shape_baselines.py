@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine
 from monai.metrics import DiceMetric
 
-from scripts.metrics import FloorOfPrompt, ObjectMetric
+from scripts.metrics import ObjectMetric, PromptShapeBaseline
 
 SIZE = (40, 60)  # lop-sided, so that x and y cannot be exchanged unseen
 
@@ -21,7 +21,7 @@ def item(kind, points, labels, label=None):
 
 def draw(kind, points, labels, diameter=None):
     """Draw for one object, (H, W)."""
-    (shape,), (label,) = FloorOfPrompt(kind, diameter)([item(kind, [points], [labels])])
+    (shape,), (label,) = PromptShapeBaseline(kind, diameter)([item(kind, [points], [labels])])
     assert shape.shape == label.shape == (1, *SIZE)
     return shape[0]
 
@@ -69,7 +69,7 @@ def test_a_click_without_a_diameter_is_refused():
 @pytest.mark.parametrize("diameter", [0, -3.0])
 def test_a_disc_without_size_is_refused(diameter):
     with pytest.raises(ValueError, match=f"the diameter of a disc is above 0 pixels, got {diameter}"):
-        FloorOfPrompt("click_1", diameter)
+        PromptShapeBaseline("click_1", diameter)
 
 
 def test_each_object_is_scored_against_its_own_label_and_other_kinds_are_left_out():
@@ -79,7 +79,7 @@ def test_each_object_is_scored_against_its_own_label_and_other_kinds_are_left_ou
     everything = item("whole", [[[0.0, 0.0], [59.0, 39.0]]], [[2, 3]])
     items = [everything, item("box", [[[10.0, 5.0], [49.0, 24.0]]] * 2, [[2, 3]] * 2, label)]
     engine = Engine(lambda engine, item: [item])
-    ObjectMetric(DiceMetric(ignore_empty=False), output_transform=FloorOfPrompt("box")).attach(engine, "floor")
+    ObjectMetric(DiceMetric(ignore_empty=False), output_transform=PromptShapeBaseline("box")).attach(engine, "floor")
     engine.run(items)
     ellipse = 2 * math.pi / 4 / (math.pi / 4 + 1)
     assert engine.state.metric_details["floor"].flatten().tolist() == pytest.approx([ellipse, 0], abs=0.01)

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from ..errors import InputError
 
 
-def own_share(items: Sized) -> range:
+def shard_range(items: Sized) -> range:
     """Return the block of consecutive items of this process, all of them where there is one process.
 
     What is gathered from one process after the other is then in the order of the items, as MONAI's DistributedSampler,

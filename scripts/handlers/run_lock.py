@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 LOCK = ".training.lock"
 
 
-class RunFolders:
+class RunLock:
     """Keep the folders that a run writes to for itself, until its process ends, however it ends.
 
     Args:

@@ -5,9 +5,16 @@ from collections.abc import Callable, Sequence
 
 from monai.metrics import CumulativeIterationMetric, DiceMetric, MAEMetric, MeanIoU, SurfaceDiceMetric
 
-from .floors import FloorOfPrompt
-from .interaction import BackgroundFlips, ClickCurveArea, ClickFailures, NumberOfClicks, SelectPredictedIoU, SelectTrace
-from .of_prompt import ObjectMetric, SelectPromptKind
+from .interaction import (
+    BackgroundFlips,
+    ClickCurveArea,
+    ClickFailures,
+    NumberOfClicks,
+    SelectClickTrace,
+    SelectPredictedIoU,
+)
+from .selectors import ObjectMetric, SelectPromptKind
+from .shape_baselines import PromptShapeBaseline
 from .threshold_average import ThresholdAverage
 
 SURFACE_TOLERANCE = 2.0  # pixels
@@ -23,10 +30,10 @@ OF_KIND: dict[str, tuple[Make, Callable]] = {  # measures of a kind of prompt: t
 OF_CLICKS = {"noc": NumberOfClicks, "failures": ClickFailures}  # measures of a session, by the IoU to reach in percent
 
 
-def object_metrics(
+def make_metrics(
     floor_diameter: float | None = None, background_flips: bool = False, **wanted: Sequence[str | int]
 ) -> dict[str, ObjectMetric]:
-    """Declare metrics of an evaluator that runs :class:`scripts.engines.SimulatedUser`.
+    """Declare metrics of an evaluator that runs :class:`scripts.engines.EvaluationSimulator`.
 
     All are means over objects, at threshold 0.5 on the image's own grid, but for the ``*_5_thresholds``.
 
@@ -58,14 +65,16 @@ def object_metrics(
                 metrics[name] = ObjectMetric(make(), output_transform=select(str(what)))
             elif measure == "dice_floor":
                 diameter = floor_diameter if str(what).startswith("click") else None
-                metrics[name] = ObjectMetric(OF_KIND["dice"][0](), output_transform=FloorOfPrompt(str(what), diameter))
+                metrics[name] = ObjectMetric(
+                    OF_KIND["dice"][0](), output_transform=PromptShapeBaseline(str(what), diameter)
+                )
             elif measure in OF_CLICKS:
-                metrics[name] = ObjectMetric(OF_CLICKS[measure](int(what) / 100), output_transform=SelectTrace())
+                metrics[name] = ObjectMetric(OF_CLICKS[measure](int(what) / 100), output_transform=SelectClickTrace())
             elif measure == "auc":
-                metrics[name] = ObjectMetric(ClickCurveArea(), output_transform=SelectTrace("box_trace"))
+                metrics[name] = ObjectMetric(ClickCurveArea(), output_transform=SelectClickTrace("box_trace"))
             else:
                 known = ", ".join([*OF_KIND, "dice_floor", *OF_CLICKS, "auc"])
                 raise ValueError(f"a measure is one of {known}, got {measure!r}")
     if background_flips:
-        metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectTrace("flips"))
+        metrics["background_flips"] = ObjectMetric(BackgroundFlips(), output_transform=SelectClickTrace("flips"))
     return metrics

@@ -13,13 +13,13 @@ from monai.engines import Evaluator
 from ..errors import InputError
 from ..networks import EfficientSAM, load_weights
 from ..prompts.class_layout import ClassLayout
-from .rows import EvaluatedRows
+from .case_collector import CaseCollector
 
 logger = logging.getLogger(__name__)
 Scores = dict[str, dict[str, float]]  # by set, then by metric
 
 
-class Forgetting:
+class OtherDatasetScores:
     """Score other data sets when training has ended, by the weights before it and by those that it leaves.
 
     It logs a line for each set, and writes ``also_validated.json``: for each set and metric, both scores.
@@ -45,7 +45,7 @@ class Forgetting:
         self.path = path
         self.output_dir = Path(output_dir)
         self.before = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
-        self.rows = EvaluatedRows()
+        self.rows = CaseCollector()
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""

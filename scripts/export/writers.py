@@ -19,7 +19,7 @@ from torch.export import Dim
 from ..errors import InputError
 from ..networks import EfficientSAM
 from ..networks.promptable import Promptable
-from .parts import Decoder, Encoder, SamDecoder, SamEncoder, Whole
+from .modules import Decoder, Encoder, FullModel, SamDecoder, SamEncoder
 
 SETTINGS = "settings.json"
 DECODER_INPUTS = ("embeddings", "points", "point_labels", "size", "mask_prompt", "has_mask")
@@ -30,8 +30,8 @@ SAM_OUTPUTS = ("masks", "iou_predictions", "low_res_masks")
 def write_onnx(network: EfficientSAM, folder: Path) -> None:
     """Write ``encoder.onnx``, ``decoder.onnx`` and, of both as one, ``model.onnx``.
 
-    Numbers of images, objects and points and the images' sizes are free; see :class:`scripts.export.parts.Decoder` and
-    :class:`scripts.export.parts.Whole` for what goes in.
+    Numbers of images, objects and points and the images' sizes are free. :class:`scripts.export.modules.Decoder` and
+    :class:`scripts.export.modules.FullModel` say what goes in.
     """
     batch, objects, points = Dim("batch"), Dim("objects"), Dim("points")
     size = {0: batch, 2: Dim("height"), 3: Dim("width")}
@@ -44,7 +44,7 @@ def write_onnx(network: EfficientSAM, folder: Path) -> None:
     inputs = (embeddings, *example[1:], torch.tensor([48.0, 80.0]), mask, torch.ones(1))
     write(Decoder(network), folder / "decoder.onnx", inputs, shapes, DECODER_INPUTS, ("logits", "iou"))
     names = ("image", "points", "point_labels")
-    write(Whole(network), folder / "model.onnx", example, (size, of_points, of_labels), names, ("masks", "iou"))
+    write(FullModel(network), folder / "model.onnx", example, (size, of_points, of_labels), names, ("masks", "iou"))
     write_settings(network, folder)
 
 
@@ -54,7 +54,7 @@ def write_sam(network: EfficientSAM, folder: Path, height_first: bool = False) -
     Args:
         network: to write.
         folder: to write to.
-        height_first: see :class:`scripts.export.parts.SamEncoder`.
+        height_first: see :class:`scripts.export.modules.SamEncoder`.
     """
     height, width, points = Dim("height"), Dim("width"), Dim("points")
     image = torch.rand(48, 80, 3) if height_first else torch.rand(1, 3, 48, 80)
@@ -75,7 +75,7 @@ def write_sam(network: EfficientSAM, folder: Path, height_first: bool = False) -
 
 def write_openvino(network: EfficientSAM, folder: Path) -> None:
     """Write OpenVINO's form (``.xml`` and ``.bin``) of what :func:`write_onnx` writes, in float32."""
-    openvino = needed("openvino")
+    openvino = require_package("openvino")
     with tempfile.TemporaryDirectory() as work:
         write_onnx(network, Path(work))
         for path in Path(work).glob("*.onnx"):
@@ -99,7 +99,7 @@ def write(
     outputs: Sequence[str],
 ) -> None:
     """Write one ONNX file by torch's exporter, without what it says on the way."""
-    needed("onnxscript")
+    require_package("onnxscript")
     with quiet():
         torch.onnx.export(
             part.eval(),
@@ -130,7 +130,7 @@ def sizes_of(network: Promptable) -> dict[str, int]:
     return {"image_size": network.image_size, "mask_size": network.mask_size}
 
 
-def needed(name: str) -> Any:
+def require_package(name: str) -> Any:
     """Import a package that only exports need.
 
     Raises:

@@ -39,7 +39,7 @@ class ObjectMetric(IgniteMetricHandler):
 
 
 class SelectPromptKind:
-    """Pick one kind of prompt from the output of an evaluator that runs :class:`scripts.engines.SimulatedUser`.
+    """Pick one kind of prompt from the output of an evaluator that runs :class:`scripts.engines.EvaluationSimulator`.
 
     Args:
         kind: of prompt, such as ``"click_1"``.

@@ -7,7 +7,7 @@ import torch
 from monai.data import DataLoader
 from torch.utils.data import RandomSampler, WeightedRandomSampler
 
-from scripts.data import InputDataset, SeededProxySampler, own_share
+from scripts.data import InputDataset, SeededProxySampler, shard_range
 from scripts.errors import InputError
 
 
@@ -18,7 +18,7 @@ def shares(monkeypatch, count, processes, give):
 
 @pytest.mark.parametrize(("count", "processes"), [(7, 1), (7, 2), (7, 3), (4, 4), (0, 3)])
 def test_every_item_is_one_process_s_in_order(monkeypatch, count, processes):
-    found = shares(monkeypatch, count, processes, lambda: own_share(range(count)))
+    found = shares(monkeypatch, count, processes, lambda: shard_range(range(count)))
     assert [i for share in found for i in share] == list(range(count))
     sizes = {len(share) for share in found}
     assert max(sizes) - min(sizes) <= 1
@@ -26,7 +26,7 @@ def test_every_item_is_one_process_s_in_order(monkeypatch, count, processes):
 
 def test_too_few_items_are_refused(monkeypatch):
     with pytest.raises(InputError, match="2 items cannot be shared by 3 processes: start 2 at most"):
-        shares(monkeypatch, 2, 3, lambda: own_share(range(2)))
+        shares(monkeypatch, 2, 3, lambda: shard_range(range(2)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

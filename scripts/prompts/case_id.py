@@ -4,7 +4,7 @@
 import json
 from typing import Any, NotRequired, TypedDict
 
-WHOLE = "everything"  # name of the object that is all that is labelled on a slice
+UNION_OBJECT = "everything"  # name of the object that is all that is labelled on a slice
 SIZES = ("small", "medium", "large")  # names of the terciles of objects
 
 

@@ -13,7 +13,7 @@ from ..errors import InputError
 logger = logging.getLogger(__name__)
 
 
-class Outcome:
+class BaselineValidation:
     """Validate before the first epoch, so that the best weights are never worse than those training began from.
 
     At the end a line says what the key metric was before, and what it is of the best weights.

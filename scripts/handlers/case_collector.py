@@ -5,11 +5,11 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
-from ..prompts.cases import read_case
-from ..reports.tables import Columns, Row, align, list_rows
+from ..prompts.case_id import read_case
+from ..reports.tables import Columns, ObjectRow, align, list_rows
 
 
-class EvaluatedRows:
+class CaseCollector:
     """Note the cases of an evaluation as they come, and give its metrics' values beside them."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class EvaluatedRows:
     def collect(self, engine: Engine) -> None:
         self.cases += [item["case"] for item in engine.state.batch]
 
-    def table(self, engine: Engine) -> tuple[list[Row], Columns]:
+    def table(self, engine: Engine) -> tuple[list[ObjectRow], Columns]:
         """Return the rows of all processes, and for each metric its values of them; all processes must call."""
         rows = list_rows([read_case(case) for case in string_list_all_gather(self.cases)])
         details = {name: np.asarray(values.cpu(), float) for name, values in engine.state.metric_details.items()}

@@ -10,17 +10,17 @@ import pytest
 from ignite.engine import Engine
 
 from scripts.errors import InputError
-from scripts.handlers import RunFolders
+from scripts.handlers import RunLock
 
 HOLD = (
-    "import sys, time; from ignite.engine import Engine; from scripts.handlers import RunFolders;"
-    "f = RunFolders([sys.argv[1]], True); f.attach(Engine(lambda e, b: None)); print('held', flush=True);"
+    "import sys, time; from ignite.engine import Engine; from scripts.handlers import RunLock;"
+    "f = RunLock([sys.argv[1]], True); f.attach(Engine(lambda e, b: None)); print('held', flush=True);"
     "time.sleep(60)"
 )
 
 
 def take(*folders, fresh=True):
-    folders = RunFolders([str(folder) for folder in folders], fresh)
+    folders = RunLock([str(folder) for folder in folders], fresh)
     folders.attach(Engine(lambda engine, batch: None))
     return folders
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from scripts.export.checks import clicks
-from scripts.export.parts import FRAME, Decoder, SamDecoder, SamEncoder, Whole
+from scripts.export.modules import FRAME, Decoder, FullModel, SamDecoder, SamEncoder
 from tests.networks.recipe import recipe_network
 
 SIZES = [(64, 64), (40, 100), (300, 90)]  # H, W
@@ -38,7 +38,7 @@ def test_the_decoder_is_the_networks(network, size, count, has_mask):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_whole_is_the_network(network, size):
     image, prompts = torch.rand(1, 3, *size), clicks(3, size)
-    masks, iou = Whole(network)(image, *prompts)
+    masks, iou = FullModel(network)(image, *prompts)
     torch.testing.assert_close(masks, network(image, *prompts), rtol=1e-4, atol=1e-4)
     assert iou.shape == (1, 3)
 

@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         return self.network.decode_traced(embeddings, points, point_labels, size, mask_prompt, has_mask)
 
 
-class Whole(nn.Module):
+class FullModel(nn.Module):
     """All of the network as one: images, points and their labels to logits on the image's grid."""
 
     def __init__(self, network: Exportable) -> None:

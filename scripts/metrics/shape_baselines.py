@@ -13,7 +13,7 @@ from torch import Tensor
 from ..prompts.form import BOTTOM_RIGHT, INSIDE, TOP_LEFT
 
 
-class FloorOfPrompt:
+class PromptShapeBaseline:
     """Draw a shape for each prompt, where :class:`scripts.metrics.SelectPromptKind` gives the network's mask.
 
     A box gives the ellipse inscribed in it, a foreground click a disc around it.
