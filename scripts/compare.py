@@ -30,7 +30,13 @@ TITLES = {SHORT.get(name, name): model.title for name, model in MODELS.items()}
 
 
 def load_network(model: str, path: str, image_size: int | None) -> EfficientSAM:
-    """Build the network that a checkpoint describes, and load it."""
+    """Build the network that a checkpoint describes, and load it.
+
+    Args:
+        model: its name in segment-anything.
+        path: of its weights.
+        image_size: of its own grid in pixels.
+    """
     return load(path, model=model, image_size=image_size).eval()
 
 

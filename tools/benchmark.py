@@ -60,7 +60,14 @@ class Row:
 
 
 def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: bool = False) -> Call:
-    """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW."""
+    """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW.
+
+    Args:
+        row: of the table.
+        device: ``cpu`` or ``cuda``.
+        rounds: of corrections.
+        checkpointed: whether activations are computed again.
+    """
     network = add_adapters(EfficientSAM(row.backbone, row.image_size)).to(device).train()
     checkpoint_activations(network, checkpointed)
     clicks = TrainingSimulator(network, rounds, gradient_rounds=min(rounds, 2))
@@ -83,14 +90,24 @@ def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: 
 
 
 def prepare_encode_image(row: Row, device: str) -> Call:
-    """Build the encoding of one image: once per image, before the first click."""
+    """Build the encoding of one image: once per image, before the first click.
+
+    Args:
+        row: of the table.
+        device: ``cpu`` or ``cuda``.
+    """
     network = EfficientSAM(row.backbone, row.image_size).to(device).eval().requires_grad_(False)
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)
     return torch.no_grad()(lambda: network.encode_image(image))
 
 
 def prepare_decode(row: Row, device: str) -> Call:
-    """Build the decoding of one object from one click: once per click."""
+    """Build the decoding of one object from one click: once per click.
+
+    Args:
+        row: of the table.
+        device: ``cpu`` or ``cuda``.
+    """
     network = EfficientSAM(row.backbone, row.image_size).to(device).eval().requires_grad_(False)
     grid = row.image_size // PATCH_SIZE
     embeddings = torch.randn(row.batch, 256, grid, grid, device=device)
@@ -127,7 +144,12 @@ def measure_row(row: Row) -> dict[str, str | float]:
 
 
 def time_call(call: Callable[[], object], device: str) -> float:
-    """Time one call in seconds; a GPU is waited for on both sides."""
+    """Time one call in seconds; a GPU is waited for on both sides.
+
+    Args:
+        call: what is timed.
+        device: ``cpu`` or ``cuda``.
+    """
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -168,7 +190,12 @@ def count_flop(row: Row) -> int:
 
 
 def measure_matmul(threads: int, device: str) -> float:
-    """Return the GFLOP per second of a float32 matrix product."""
+    """Return the GFLOP per second of a float32 matrix product.
+
+    Args:
+        threads: of torch.
+        device: ``cpu`` or ``cuda``.
+    """
     torch.set_num_threads(threads)
     a, b = torch.randn(2, MATRIX_SIZE, MATRIX_SIZE, device=device)
     seconds = statistics.median(time_call(lambda: a @ b, device) for _ in range(MATRIX_REPEATS))

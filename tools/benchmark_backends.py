@@ -32,7 +32,14 @@ INT8 = "onnxruntime, 8 bits"
 
 
 def prepare(network: EfficientSAM, backends: list[str], pictures: str | None, folder: Path) -> dict[str, Any]:
-    """Return the network by each backend, and of 8 bits where there are pictures."""
+    """Return the network by each backend, and of 8 bits where there are pictures.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        backends: names.
+        pictures: a folder of them, or nothing.
+        folder: for what is exported.
+    """
     answering: dict[str, Any] = {backend: use_backend(network, backend, str(folder)) for backend in backends}
     if pictures:
         use_backend(network, "onnxruntime", str(folder))
@@ -45,7 +52,13 @@ def prepare(network: EfficientSAM, backends: list[str], pictures: str | None, fo
 
 
 def measure(answering: Any, size: int, repeats: int) -> tuple[float, float]:
-    """Return the seconds of an encoding and of a click: medians of so many, after one to warm up."""
+    """Return the seconds of an encoding and of a click: medians of so many, after one to warm up.
+
+    Args:
+        answering: network by backend.
+        size: (H, W) of the image.
+        repeats: of each.
+    """
     image, click = torch.rand(1, 3, size, size), (torch.full((1, 1, 1, 2), size / 2), torch.ones(1, 1, 1).long())
     embeddings = answering.encode_image(image)
     calls = (lambda: answering.encode_image(image), lambda: answering.decode_best(embeddings, *click, (size, size)))

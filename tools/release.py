@@ -48,7 +48,13 @@ def check_bundle(bundle: Path) -> None:
 
 
 def build(weights: str, image_size: int | None, folder: Path) -> Path:
-    """Build the bundle of some weights in a folder, and give its path."""
+    """Build the bundle of some weights in a folder, and give its path.
+
+    Args:
+        weights: of the network.
+        image_size: of its own grid in pixels.
+        folder: to write to.
+    """
     bundle = folder / NAME
     for part in PARTS:
         source, target = ROOT / part, bundle / part

@@ -49,7 +49,13 @@ def matched_ious(predicted: np.ndarray, labelled: np.ndarray) -> np.ndarray:
 
 
 def measures(labelled: int, predicted: int, ious: np.ndarray) -> dict[str, int | float]:
-    """Compute all measures from the numbers of instances and the IoU of the matches; NaN where nothing can be said."""
+    """Compute all measures from the numbers of instances and the IoU of the matches; NaN where nothing can be said.
+
+    Args:
+        labelled: number of instances in the label.
+        predicted: number of instances in the prediction.
+        ious: of the matches.
+    """
     return {
         "labelled": labelled,
         "predicted": predicted,
@@ -63,6 +69,10 @@ def measures(labelled: int, predicted: int, ious: np.ndarray) -> dict[str, int |
 
 def find_pairs(predictions: Path, labels: Path) -> list[tuple[str, Path, Path]]:
     """List name, mask and label of each prediction.
+
+    Args:
+        predictions: folder of masks.
+        labels: folder of labels.
 
     Raises:
         InputError: when a folder does not exist or holds nothing, or a prediction has no label.
@@ -94,6 +104,11 @@ def read_instances(path: Path) -> np.ndarray:
 def score(name: str, mask: Path, label: Path) -> tuple[dict, np.ndarray]:
     """Score one image, and give its measures, with the seconds of its prediction if noted, and the IoU of the matches.
 
+    Args:
+        name: of the image.
+        mask: the prediction's file.
+        label: the label's file.
+
     Raises:
         InputError: when a file cannot be read or the two differ in size.
     """
@@ -110,7 +125,12 @@ def score(name: str, mask: Path, label: Path) -> tuple[dict, np.ndarray]:
 
 
 def summarise(rows: Sequence[dict], ious: Sequence[np.ndarray]) -> dict[str, str | int | float]:
-    """Compute the measures of all instances of all images together, and the mean of the seconds that are noted."""
+    """Compute the measures of all instances of all images together, and the mean of the seconds that are noted.
+
+    Args:
+        rows: measures of each image.
+        ious: of the matches.
+    """
     labelled, predicted = (sum(row[column] for row in rows) for column in ("labelled", "predicted"))
     seconds = [row["seconds"] for row in rows if not math.isnan(row["seconds"])]
     mean = sum(seconds) / len(seconds) if seconds else math.nan

@@ -38,7 +38,13 @@ logger = logging.getLogger(__name__)
 
 
 class LabelApp(MONAILabelApp):
-    """Two models, for one slice and for several, that share their weights; a trainer; three orders of images."""
+    """Two models, for one slice and for several, that share their weights; a trainer; three orders of images.
+
+    Args:
+        app_dir: folder of the app.
+        studies: folder of images, or address of a DICOMweb server.
+        conf: options of the command line, by name.
+    """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.served, self.images = Served(), KeptImaged()

@@ -64,6 +64,10 @@ def check_folder(studies: str) -> Path:
 def take_port(host: str, port: int) -> socket.socket:
     """Listen at a port, before anything is loaded.
 
+    Args:
+        host: that is listened on.
+        port: a number.
+
     Raises:
         SystemExit: with a sentence, when another program has it.
     """

@@ -49,7 +49,12 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def resolve_relative(folder: Path, path: str) -> str:
-    """Find a path that a list in a folder names: relative to it, absolute, or below the user's own folder."""
+    """Find a path that a list in a folder names: relative to it, absolute, or below the user's own folder.
+
+    Args:
+        folder: of the list that names the file.
+        path: as the list names it.
+    """
     return str(folder / Path(path).expanduser())
 
 
@@ -152,6 +157,10 @@ def _can_open(pair: Pair) -> bool:
 
 def pick_split(datalist: Datalist, split: str) -> list[Pair]:
     """Take one of a data set's lists.
+
+    Args:
+        datalist: pairs by split.
+        split: name of the split.
 
     Raises:
         InputError: when it has none of that name, or an empty one.

@@ -101,7 +101,17 @@ def list_items(
     whole: bool = False,
     layout: ClassLayout | None = None,
 ) -> list[dict]:
-    """List the items of one image or volume, called by a name."""
+    """List the items of one image or volume, called by a name.
+
+    Args:
+        pair: ``image``, ``label`` and what a list says of them.
+        name: of the image.
+        slices: pixels of each label id, slice by slice.
+        classes: label ids by name, or nothing.
+        objects_per_item: at most; nothing takes all.
+        whole: whether one more item asks for all that is labelled.
+        layout: of the classes, or nothing where each object is one by itself.
+    """
     items = []
     pair = {key: value for key, value in pair.items() if key != "classes"}
 
@@ -132,6 +142,10 @@ def list_items(
 
 def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair, Slices]], list[str]]:
     """Check every pair and find the ids on each slice of its label.
+
+    Args:
+        data: pairs of an image and its label.
+        cache_dir: where the index is kept, or nothing.
 
     Returns:
         The usable pairs with their slices, and a sentence for each of the others.

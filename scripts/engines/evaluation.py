@@ -127,7 +127,14 @@ class EvaluationSimulator(nn.Module):
 def add_click(
     prompt: Prompt, predicted: np.ndarray, truth: np.ndarray, rng: np.random.RandomState | None = None
 ) -> Prompt:
-    """Append the click that a prediction asks for, or none where it is right."""
+    """Append the click that a prediction asks for, or none where it is right.
+
+    Args:
+        prompt: so far.
+        predicted: (H, W) bool.
+        truth: (H, W) bool.
+        rng: chooses the place; nothing takes the innermost point of the largest error.
+    """
     click = correction_click(predicted, truth, rng)
     if click is None:
         return prompt
@@ -135,7 +142,14 @@ def add_click(
 
 
 def flipped(xy: np.ndarray, labels: np.ndarray, mask: np.ndarray, before: int) -> int:
-    """Return whether the last point is a new background click that did its work (1) or not (0), or is none (-1)."""
+    """Return whether the last point is a new background click that did its work (1) or not (0), or is none (-1).
+
+    Args:
+        xy: (N, 2) points of the prompt.
+        labels: (N) of the points.
+        mask: (H, W) bool that they gave.
+        before: points in the round before.
+    """
     if len(labels) == before or labels[-1] != BACKGROUND:
         return -1
     x, y = xy[-1].astype(int)

@@ -92,7 +92,12 @@ class TrainingSimulator(nn.Module):
         return int(torch.randint(1, self.rounds + 1, ()))
 
     def answer(self, logits: Tensor, iou: Tensor) -> Tensor:
-        """Return the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown."""
+        """Return the mask (B, Q, 1, h, w), of logits (B, Q, 4, h, w), that the user is shown.
+
+        Args:
+            logits: (B, Q, 4, h, w) of all masks.
+            iou: (B, Q, 4) predicted.
+        """
         if self.layout is not None:
             return self.layout.select(logits, iou)[0]
         return select_mask(logits, iou)[0]

@@ -30,7 +30,13 @@ FORMATS = ("onnx", "openvino", "sam", "torchscript")
 
 
 def read_images(path: str | None, cache_dir: str, count: int) -> list[Tensor]:
-    """Read the first pictures of a folder or a list, or of the built-in sample, as (1, 3, H, W) RGB in 0..1."""
+    """Read the first pictures of a folder or a list, or of the built-in sample, as (1, 3, H, W) RGB in 0..1.
+
+    Args:
+        path: of a file, a list or a folder of pictures.
+        cache_dir: where the built-in sample is made.
+        count: of pictures at most.
+    """
     load, to_rgb = LoadCheckedImaged("image"), ToRGB()
     paths = [item["image"] for item in find_inputs(path, cache_dir)[:count]]
     images = [to_rgb(load({"image": each})["image"]).as_tensor() for each in paths]
@@ -38,7 +44,15 @@ def read_images(path: str | None, cache_dir: str, count: int) -> list[Tensor]:
 
 
 def export(network: EfficientSAM, form: str, folder: Path, images: list[Tensor], height_first: bool) -> list[str]:
-    """Write and check one form; give a line for each thing that was checked."""
+    """Write and check one form; give a line for each thing that was checked.
+
+    Args:
+        network: to export.
+        form: one of the forms of export.
+        folder: to write to.
+        images: (1, 3, H, W) each, RGB in 0..1.
+        height_first: whether the pair's clicks are (row, column).
+    """
     if form == "torchscript":
         write_torchscript(network, folder)
         results = {"model.ts": check_torchscript(network, folder, images)}

@@ -61,6 +61,15 @@ class ExportedNetwork(DecodesBest, nn.Module):
         size: tuple[int, int],
         mask_prompt: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Decode all masks of each object; see :meth:`scripts.networks.promptable.Promptable.decode_all`.
+
+        Args:
+            embeddings: (B, ...) of :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
+            size: (H, W) of the image.
+            mask_prompt: (B, Q, 1, M, M) logits of the round before, or nothing.
+        """
         mask, shown = mask_prompt, torch.tensor([float(mask_prompt is not None)])
         if mask is None:
             mask = torch.zeros(*points.shape[:2], 1, self.mask_size, self.mask_size)
@@ -113,7 +122,13 @@ def fingerprint(network: EfficientSAM) -> str:
 
 
 def open_model(folder: Path, part: str, backend: str) -> Run:
-    """Open one file for a backend: OpenVINO's own where there is one, else ONNX."""
+    """Open one file for a backend: OpenVINO's own where there is one, else ONNX.
+
+    Args:
+        folder: where the files lie.
+        part: name of the file, without its suffix.
+        backend: one of :data:`BACKENDS`.
+    """
     package = require_package(backend)
     path, threads = folder / f"{part}.onnx", torch.get_num_threads()
     if backend == "openvino" and (folder / f"{part}.xml").is_file():

@@ -49,7 +49,14 @@ def check_pair(network: EfficientSAM, folder: Path, backend: str, images: Sequen
 
 
 def check_whole(network: EfficientSAM, folder: Path, backend: str, images: Sequence[Tensor]) -> tuple[float, float]:
-    """Compare the network in one file, as :func:`check_pair` does its halves."""
+    """Compare the network in one file, as :func:`check_pair` does its halves.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: where the files lie.
+        backend: one of :data:`BACKENDS`.
+        images: (1, 3, H, W) each, RGB in 0..1.
+    """
     run, found = open_model(folder, "model", backend), WorstDeviation()
     for image in images:
         size = (image.shape[2], image.shape[3])
@@ -64,7 +71,14 @@ def check_whole(network: EfficientSAM, folder: Path, backend: str, images: Seque
 
 
 def check_sam(network: EfficientSAM, folder: Path, images: Sequence[Tensor], height_first: bool) -> tuple[float, float]:
-    """Compare the files that have segment-anything's signature, as a tool for it runs them."""
+    """Compare the files that have segment-anything's signature, as a tool for it runs them.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: where the files lie.
+        images: (1, 3, H, W) each, RGB in 0..1.
+        height_first: whether the pair's clicks are (row, column).
+    """
     encode, decode = (open_model(folder, f"sam_{part}", "onnxruntime") for part in ("encoder", "decoder"))
     encoder, decoder, found = SamEncoder(network, height_first), SamDecoder(network), WorstDeviation()
     for image in images:
@@ -86,7 +100,13 @@ def check_sam(network: EfficientSAM, folder: Path, images: Sequence[Tensor], hei
 
 
 def check_torchscript(network: EfficientSAM, folder: Path, images: Sequence[Tensor]) -> tuple[float, float]:
-    """Compare the scripted network."""
+    """Compare the scripted network.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: where the files lie.
+        images: (1, 3, H, W) each, RGB in 0..1.
+    """
     scripted, found = torch.jit.load(str(folder / "model.ts")), WorstDeviation()
     for image in images:
         for count in OBJECTS:
@@ -98,7 +118,12 @@ def check_torchscript(network: EfficientSAM, folder: Path, images: Sequence[Tens
 
 
 def clicks(count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return a click and a click beside it for each object, and a box for every other one: (1, Q, 2, 2) and labels."""
+    """Return a click and a click beside it for each object, and a box for every other one: (1, Q, 2, 2) and labels.
+
+    Args:
+        count: of objects.
+        size: (H, W) of the image.
+    """
     draw = np.random.RandomState(count)
     xy = np.sort(draw.uniform(0.1, 0.9, (1, count, 2, 2)), axis=2) * np.array(size[::-1])
     labels = np.where(np.arange(count)[None, :, None] % 2, [2, 3], [1, 0])
@@ -112,9 +137,21 @@ class WorstDeviation:
         self.deviation, self.agreement = 0.0, 1.0
 
     def compare(self, expected: Tensor, answer: Tensor) -> None:
+        """Take the largest difference, as a share of the largest value.
+
+        Args:
+            expected: of the network.
+            answer: of the file.
+        """
         self.deviation = max(self.deviation, float((expected - answer).abs().max() / expected.abs().max()))
 
     def agree(self, expected: Tensor, answer: Tensor) -> None:
+        """Take the share of pixels on the same side of the threshold.
+
+        Args:
+            expected: logits of the network.
+            answer: logits of the file.
+        """
         self.agreement = min(self.agreement, float(((expected > 0) == (answer > 0)).float().mean()))
 
     def result(self) -> tuple[float, float]:

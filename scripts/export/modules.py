@@ -38,6 +38,16 @@ class Decoder(nn.Module):
         mask_prompt: Tensor,
         has_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        """Decode all masks of each object.
+
+        Args:
+            embeddings: (B, ...) of :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
+            size: (2) integers, height and width of the image.
+            mask_prompt: (B, Q, 1, M, M) logits of the round before, or nothing.
+            has_mask: (1): 1 where ``mask_prompt`` counts, else 0.
+        """
         return self.network.decode_traced(embeddings, points, point_labels, size, mask_prompt, has_mask)
 
 
@@ -49,7 +59,13 @@ class FullModel(nn.Module):
         self.network, self.decoder = network, Decoder(network)
 
     def forward(self, image: Tensor, points: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment: (B, 3, H, W), (B, Q, N, 2), (B, Q, N) int64 to the best masks (B, Q, H, W) and their IoU (B, Q)."""
+        """Segment: (B, 3, H, W), (B, Q, N, 2), (B, Q, N) int64 to the best masks (B, Q, H, W) and their IoU (B, Q).
+
+        Args:
+            image: (B, 3, H, W), RGB in 0..1.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
+        """
         height, width = image.shape[2:]
         size = torch.stack([torch.scalar_tensor(height), torch.scalar_tensor(width)])
         nothing = torch.zeros(*points.shape[:2], 1, self.network.mask_size, self.network.mask_size)

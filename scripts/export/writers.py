@@ -32,6 +32,10 @@ def write_onnx(network: EfficientSAM, folder: Path) -> None:
 
     Numbers of images, objects and points and the images' sizes are free. :class:`scripts.export.modules.Decoder` and
     :class:`scripts.export.modules.FullModel` say what goes in.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: to write to.
     """
     batch, objects, points = Dim("batch"), Dim("objects"), Dim("points")
     size = {0: batch, 2: Dim("height"), 3: Dim("width")}
@@ -74,7 +78,12 @@ def write_sam(network: EfficientSAM, folder: Path, height_first: bool = False) -
 
 
 def write_openvino(network: EfficientSAM, folder: Path) -> None:
-    """Write OpenVINO's form (``.xml`` and ``.bin``) of what :func:`write_onnx` writes, in float32."""
+    """Write OpenVINO's form (``.xml`` and ``.bin``) of what :func:`write_onnx` writes, in float32.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: to write to.
+    """
     openvino = require_package("openvino")
     with tempfile.TemporaryDirectory() as work:
         write_onnx(network, Path(work))
@@ -85,7 +94,12 @@ def write_openvino(network: EfficientSAM, folder: Path) -> None:
 
 
 def write_torchscript(network: EfficientSAM, folder: Path) -> None:
-    """Write ``model.ts``, which has ``encode_image`` and ``decode`` beside the whole."""
+    """Write ``model.ts``, which has ``encode_image`` and ``decode`` beside the whole.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: to write to.
+    """
     torch.jit.script(network).save(str(folder / "model.ts"))
     write_settings(network, folder)
 
@@ -98,7 +112,16 @@ def write(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
-    """Write one ONNX file by torch's exporter, without what it says on the way."""
+    """Write one ONNX file by torch's exporter, without what it says on the way.
+
+    Args:
+        part: a module to trace.
+        path: of the file.
+        example: inputs of the right shapes.
+        shapes: which axes are free, by input.
+        inputs: their names.
+        outputs: their names.
+    """
     require_package("onnxscript")
     with quiet():
         torch.onnx.export(
@@ -121,7 +144,12 @@ def example_of(network: EfficientSAM) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def write_settings(network: EfficientSAM, folder: Path) -> None:
-    """Write which network the files are of."""
+    """Write which network the files are of.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: to write to.
+    """
     (folder / SETTINGS).write_text(json.dumps(sizes_of(network)) + "\n")
 
 

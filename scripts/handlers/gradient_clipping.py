@@ -23,6 +23,13 @@ class GradientClipping:
         optimizer.register_step_pre_hook(self.clip)
 
     def clip(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        """Clip what an optimiser is about to step by.
+
+        Args:
+            optimizer: whose parameters are clipped.
+            args: of the hook, left alone.
+            kwargs: of the hook, left alone.
+        """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
         self.largest = torch.maximum(self.largest.to(norm.device), norm)  # stays on the device: no synchronisation

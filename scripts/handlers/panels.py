@@ -53,7 +53,12 @@ class ValidationPanels:
             self.drawn += 1
 
     def draw(self, item: dict, result: dict) -> np.ndarray:
-        """Draw the first object of a case: truth, then each kind of prompt with its prediction."""
+        """Draw the first object of a case: truth, then each kind of prompt with its prediction.
+
+        Args:
+            item: of the evaluator's batch.
+            result: its output.
+        """
         image = to_uint8(result["image"].detach().cpu())
         truth = np.asarray(result["label"][0].cpu()) > 0.5
         case = read_case(item["case"])

@@ -92,7 +92,13 @@ class PredictionSaver:
             logger.info(f"wrote predictions to {self.output_dir}")
 
     def save(self, image: MetaTensor, labels: MetaTensor, name: str) -> None:
-        """Save the label map (1, X, Y[, Z]), or one without a channel, of an image (C, X, Y[, Z]) under a name."""
+        """Save the label map (1, X, Y[, Z]), or one without a channel, of an image (C, X, Y[, Z]) under a name.
+
+        Args:
+            image: (C, X, Y[, Z]), with its meta.
+            labels: (1, X, Y[, Z]) ids, or without a channel.
+            name: of the files, without their endings.
+        """
         if labels.ndim < image.ndim:
             labels = labels.unsqueeze(0)
         source = Path(str(image.meta["filename_or_obj"]))
@@ -122,7 +128,15 @@ class PredictionSaver:
     def save_segmentation(
         self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], source: Path, name: str
     ) -> str | None:
-        """Write the label map as a DICOM SEG, which cannot be empty, and give its name."""
+        """Write the label map as a DICOM SEG, which cannot be empty, and give its name.
+
+        Args:
+            image: (C, X, Y[, Z]), with its meta.
+            labels: (1, X, Y[, Z]) ids, or without a channel.
+            entries: what was asked or found.
+            source: the image's file.
+            name: of the files, without their endings.
+        """
         if not labels.any():
             logger.warning(f"nothing was found on {source}: no DICOM SEG is written, since it cannot be empty")
             return None
@@ -133,7 +147,13 @@ class PredictionSaver:
         return path.name
 
     def save_mask(self, labels: MetaTensor, source: Path, name: str) -> Path:
-        """Write the label map and give its path."""
+        """Write the label map and give its path.
+
+        Args:
+            labels: (1, X, Y[, Z]) ids, or without a channel.
+            source: the image's file.
+            name: of the files, without their endings.
+        """
         if labels.ndim == 3 and source.suffix.lower() in PICTURE_SUFFIXES:
             path = self.output_dir / f"{name}_mask.png"
             array = upright_ids(labels)
@@ -154,7 +174,13 @@ class PredictionSaver:
         return path
 
     def save_probability(self, result: Mapping[str, Any], name: str, source: Path) -> None:
-        """Write the probabilities (Q, X, Y[, Z]) as NIfTI, the objects on the last of four axes."""
+        """Write the probabilities (Q, X, Y[, Z]) as NIfTI, the objects on the last of four axes.
+
+        Args:
+            result: of the inferer, (1, C', X, Y[, Z]).
+            name: of the files, without their endings.
+            source: the image's file.
+        """
         if PROBABILITY_KEY not in result:
             raise InputError("output_probability is of what prompts ask for: everything mode gives instances alone")
         path = str(self.output_dir / f"{name}_probability")
@@ -165,7 +191,14 @@ class PredictionSaver:
             save_like(Path(f"{path}.nii.gz"), np.asarray(saved.dataobj), source)
 
     def save_overlays(self, image: MetaTensor, labels: MetaTensor, entries: list[Entry], name: str) -> list[str]:
-        """Draw masks and prompts of each prompted slice, and give the files' names."""
+        """Draw masks and prompts of each prompted slice, and give the files' names.
+
+        Args:
+            image: (C, X, Y[, Z]), with its meta.
+            labels: (1, X, Y[, Z]) ids, or without a channel.
+            entries: what was asked or found.
+            name: of the files, without their endings.
+        """
         is_volume = labels.ndim == 4
         slices = sorted({entry["slice"] for entry in entries})
         saved = []
@@ -185,5 +218,10 @@ class PredictionSaver:
 
 
 def upright_ids(labels: MetaTensor, k: int = 0) -> np.ndarray:
-    """Return the (H, W) ids of a label map (1, X, Y), or of a slice of one (1, X, Y, Z)."""
+    """Return the (H, W) ids of a label map (1, X, Y), or of a slice of one (1, X, Y, Z).
+
+    Args:
+        labels: (1, X, Y[, Z]) ids, or without a channel.
+        k: index of the slice.
+    """
     return upright(np.asarray((labels[0, ..., k] if labels.ndim == 4 else labels[0]).cpu()))

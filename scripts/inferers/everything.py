@@ -128,7 +128,12 @@ class EverythingInferer(SliceInferer):
         return k
 
     def find(self, image: Tensor, network: Promptable) -> list[MaskCandidate]:
-        """Find the instances of one upright image (1, 3, H, W), the best score first."""
+        """Find the instances of one upright image (1, 3, H, W), the best score first.
+
+        Args:
+            image: (1, 3, H, W), RGB in 0..1, upright.
+            network: a :class:`scripts.networks.promptable.Promptable`.
+        """
         session = PromptSession(network, image)
         embeddings = network.encode_image(image)
         clicks = grid_of_clicks(session.size, self.points_per_side)
@@ -140,7 +145,13 @@ class EverythingInferer(SliceInferer):
         return suppress(found, self.nms_threshold)
 
     def look(self, session: PromptSession, embeddings: Tensor, clicks: Sequence[Prompt]) -> list[MaskCandidate]:
-        """Find masks on the network's low-resolution grid, by less than the thresholds."""
+        """Find masks on the network's low-resolution grid, by less than the thresholds.
+
+        Args:
+            session: of the image.
+            embeddings: of the whole image.
+            clicks: a prompt of one point each.
+        """
         found = []
         for start in range(0, len(clicks), CHUNK):
             part = clicks[start : start + CHUNK]
@@ -157,7 +168,14 @@ class EverythingInferer(SliceInferer):
     def look_closer(
         self, image: Tensor, embeddings: Tensor, network: Promptable, clicks: Sequence[Prompt]
     ) -> list[MaskCandidate]:
-        """Find masks on the image's grid, those of small objects on a crop."""
+        """Find masks on the image's grid, those of small objects on a crop.
+
+        Args:
+            image: (1, 3, H, W), RGB in 0..1, upright.
+            embeddings: of the whole image.
+            network: a :class:`scripts.networks.promptable.Promptable`.
+            clicks: a prompt of one point each.
+        """
         found = []
         for start in range(0, len(clicks), CHUNK):
             part = clicks[start : start + CHUNK]
@@ -169,7 +187,15 @@ class EverythingInferer(SliceInferer):
     def select(
         self, clicks: Sequence[Prompt], logits: Tensor, iou: Tensor, share: float, min_area: int
     ) -> list[MaskCandidate]:
-        """Keep of Q masks, logits (Q, h, w), those that reach a share of the thresholds and have a fitting area."""
+        """Keep of Q masks, logits (Q, h, w), those that reach a share of the thresholds and have a fitting area.
+
+        Args:
+            clicks: a prompt of one point each.
+            logits: (Q, h, w).
+            iou: (Q) predicted.
+            share: of the thresholds that a mask must reach.
+            min_area: in pixels.
+        """
         stability, area = stability_score(logits), (logits > 0).flatten(1).sum(1)
         kept = (iou >= share * self.iou_threshold) & (stability >= share * self.stability_threshold)
         kept &= (area >= min_area) & (area <= self.max_area * logits[0].numel())
@@ -180,7 +206,12 @@ class EverythingInferer(SliceInferer):
 
 
 def grid_of_clicks(size: Sequence[int], points_per_side: int) -> list[Prompt]:
-    """Lay a foreground click into the middle of each cell of a grid over an image of ``size`` (H, W)."""
+    """Lay a foreground click into the middle of each cell of a grid over an image of ``size`` (H, W).
+
+    Args:
+        size: (H, W) of the image.
+        points_per_side: of the grid.
+    """
     middles = (np.arange(points_per_side) + 0.5) / points_per_side
     x, y = np.meshgrid(np.floor(middles * size[1]), np.floor(middles * size[0]))
     return [Prompt(np.array([xy], np.float32), np.array([FOREGROUND])) for xy in zip(x.ravel(), y.ravel())]

@@ -44,7 +44,12 @@ def stability_score(logits: Tensor) -> Tensor:
 
 
 def suppress(found: Sequence[MaskCandidate], threshold: float) -> list[MaskCandidate]:
-    """Drop the masks that a better one covers, by IoU of masks, and give the rest, the best score first."""
+    """Drop the masks that a better one covers, by IoU of masks, and give the rest, the best score first.
+
+    Args:
+        found: masks with a box and a quality.
+        threshold: IoU of two boxes above which the worse one goes.
+    """
     if not found:
         return []
     overlap = torch.from_numpy(pairwise_iou([each.pixels for each in found]))

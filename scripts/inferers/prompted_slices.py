@@ -122,7 +122,12 @@ class PromptedSliceInferer(SliceInferer):
         return entries
 
     def kept_of(self, network: Promptable, key: tuple | None) -> dict:
-        """Return what is kept of a slice: embeddings by crop, which its session fills."""
+        """Return what is kept of a slice: embeddings by crop, which its session fills.
+
+        Args:
+            network: a :class:`scripts.networks.promptable.Promptable`.
+            key: tells the slice and its file from others.
+        """
         if key is None or torch.is_grad_enabled():
             return {}
         key = (*key, weights_state(network))

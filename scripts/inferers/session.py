@@ -111,7 +111,12 @@ class PromptSession:
             self.widen(everything, prompts)
 
     def widen(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
-        """ObjectView again, more widely, at objects whose masks reach the border of their crop, until none does."""
+        """Look again, more widely, at objects whose masks reach the border of their crop, until none does.
+
+        Args:
+            objects: their indices.
+            prompts: of all objects.
+        """
         while cut := {q: crop for q in objects if (crop := self.views[q].crop) and self.is_cut(self.views[q])}:
             for q, crop in cut.items():
                 self.views[q] = ObjectView(expand_crop(crop, self.size))
@@ -138,7 +143,12 @@ class PromptSession:
         return window, self.network.upscale(view.low.float(), (y1 - y0, x1 - x0))[0]
 
     def as_logits(self, mask: Tensor, crop: Crop | None = None) -> Tensor | None:
-        """Turn a mask (H, W), or a crop of it, into what the network is shown, (1, 4T, 4T); an empty one is nothing."""
+        """Turn a mask (H, W), or a crop of it, into what the network is shown, (1, 4T, 4T); an empty one is nothing.
+
+        Args:
+            mask: (H, W).
+            crop: (x0, y0, x1, y1), or nothing for the whole image.
+        """
         x0, y0, x1, y1 = crop or (0, 0, *self.size[::-1])
         seen = mask[y0:y1, x0:x1]
         return (
@@ -146,14 +156,24 @@ class PromptSession:
         )
 
     def needs_new_crop(self, q: int, prompt: Prompt) -> bool:
-        """Return whether the object has a box before its first view, or a part outside the crop that it is seen on."""
+        """Return whether the object has a box before its first view, or a part outside the crop that it is seen on.
+
+        Args:
+            q: index of the object.
+            prompt: of the object.
+        """
         view, (xy, labels) = self.views[q], prompt
         if view.low is None:
             return bool((labels == TOP_LEFT).any())
         return view.crop is not None and not all(contains(view.crop, point) for point in xy[np.isin(labels, INSIDE)])
 
     def choose_crops(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
-        """Choose each object's crop, if it is small, and encode what has not been seen."""
+        """Choose each object's crop, if it is small, and encode what has not been seen.
+
+        Args:
+            objects: their indices.
+            prompts: of all objects.
+        """
         chosen = []
         for q in objects:
             box = self.extent(q, prompts[q])
@@ -174,7 +194,12 @@ class PromptSession:
             self.embedding_cache.update(zip(part, self.network.encode_image(torch.cat(crops)).split(1)))
 
     def extent(self, q: int, prompt: Prompt) -> Box | None:
-        """Return the box around all that is known of an object: its box, its last mask and its foreground clicks."""
+        """Return the box around all that is known of an object: its box, its last mask and its foreground clicks.
+
+        Args:
+            q: index of the object.
+            prompt: of the object.
+        """
         xy, labels = prompt
         clicks = [(x, y, x, y) for x, y in xy[np.isin(labels, INSIDE)].tolist()]
         corners = [
@@ -195,7 +220,12 @@ class PromptSession:
         return torch.cat([self.network.resize(as_rgb(channel)) for channel in self.image.split(1, dim=1)], dim=1)
 
     def decode(self, objects: Sequence[int], prompts: Sequence[Prompt]) -> None:
-        """Decode objects, those together that share an image embedding or have one each."""
+        """Decode objects, those together that share an image embedding or have one each.
+
+        Args:
+            objects: their indices.
+            prompts: of all objects.
+        """
         groups: dict[tuple[bool, bool, int], list[int]] = {}
         for q in objects:
             view = self.views[q]
@@ -207,6 +237,14 @@ class PromptSession:
                 self.decode_group(group[start : start + CHUNK], prompts, on_crop, has_mask)
 
     def decode_group(self, group: list[int], prompts: Sequence[Prompt], on_crop: bool, has_mask: bool) -> None:
+        """Decode objects whose prompts have as many points, all seen on crops or all on the whole image.
+
+        Args:
+            group: indices of objects whose prompts have as many points.
+            prompts: of all objects.
+            on_crop: whether they are seen on crops.
+            has_mask: whether a mask goes in with the points.
+        """
         views = [self.views[q] for q in group]
         placed = [self.on_crop(view.crop, prompts[q]) for q, view in zip(group, views)]
         points, labels = (torch.from_numpy(array).to(self.image.device) for array in pad_prompts(placed))
@@ -231,7 +269,12 @@ class PromptSession:
             self.views[q].low, self.views[q].iou = mask, quality
 
     def on_crop(self, crop: Crop | None, prompt: Prompt) -> Prompt:
-        """Bring a prompt from pixels of the image to those of a crop, if any, that has the network's size."""
+        """Bring a prompt from pixels of the image to those of a crop, if any, that has the network's size.
+
+        Args:
+            crop: (x0, y0, x1, y1), or nothing for the whole image.
+            prompt: of the object.
+        """
         xy, labels = prompt
         if crop is None:
             return prompt

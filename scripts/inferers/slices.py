@@ -65,15 +65,30 @@ class SliceInferer(Inferer, ABC):
 
     @abstractmethod
     def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:
-        """List what is asked of an image of so many slices."""
+        """List what is asked of an image of so many slices.
+
+        Args:
+            inputs: (1, C, X, Y[, Z]) with its meta.
+            depth: number of slices.
+        """
 
     def asked(self, inputs: Tensor, entries: list[Entry]) -> list[Entry]:
-        """Choose the entries that ask for something; slices without one are not looked at."""
+        """Choose the entries that ask for something; slices without one are not looked at.
+
+        Args:
+            inputs: (1, C, X, Y[, Z]) with its meta.
+            entries: all that were listed.
+        """
         return entries
 
     @abstractmethod
     def allocate(self, volume: Tensor, entries: Sequence[Entry]) -> Tensor:
-        """Make what the answers go into, (1, C', X, Y, Z), for a volume (1, C, X, Y, Z)."""
+        """Make what the answers go into, (1, C', X, Y, Z), for a volume (1, C, X, Y, Z).
+
+        Args:
+            volume: (1, C, X, Y, Z).
+            entries: all that were listed.
+        """
 
     @abstractmethod
     def answer(
@@ -100,11 +115,21 @@ class SliceInferer(Inferer, ABC):
         """
 
     def report(self, entries: list[Entry], found: list[Entry]) -> list[Entry]:
-        """Choose what is said of an image, from what was asked and what was found, slice by slice."""
+        """Choose what is said of an image, from what was asked and what was found, slice by slice.
+
+        Args:
+            entries: all that were listed.
+            found: an entry for each answer.
+        """
         return found
 
     def rgb_slice(self, inputs: Tensor, image: Tensor) -> Tensor:
-        """Turn one slice (1, C, X, Y) into RGB, scaled as the whole volume is; a colour picture's bytes stay bytes."""
+        """Turn one slice (1, C, X, Y) into RGB, scaled as the whole volume is; a colour picture's bytes stay bytes.
+
+        Args:
+            inputs: (1, C, X, Y[, Z]) with its meta.
+            image: (1, C, X, Y), one slice.
+        """
         is_picture = isinstance(self.to_rgb, ToRGB) and inputs.ndim == 4 and self.to_rgb.only_divides(image[0])
         if self.to_rgb is None or is_picture:
             return image

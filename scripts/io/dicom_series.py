@@ -72,7 +72,12 @@ def placed(header: pydicom.Dataset) -> bool:
 
 
 def check_frames(path: Path, header: pydicom.Dataset) -> None:
-    """Refuse a file of several frames that are not stored in the order of their places."""
+    """Refuse a file of several frames that are not stored in the order of their places.
+
+    Args:
+        path: of the file.
+        header: of the file.
+    """
     frames = header.get("PerFrameFunctionalGroupsSequence")
     if not frames:
         return

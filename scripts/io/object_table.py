@@ -46,7 +46,12 @@ def list_objects(
 
 
 def write_objects(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows as CSV, the columns' names alone where nothing was found."""
+    """Write the rows as CSV, the columns' names alone where nothing was found.
+
+    Args:
+        path: of the file.
+        rows: an object each.
+    """
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -103,6 +103,10 @@ def read_indices(picture: Image.Image, name: str) -> Image.Image:
 
     Index 0 is the background. Programs that save a black and white mask with a palette may give white index 0: then the
     greys are the label, as every viewer shows it.
+
+    Args:
+        picture: of PIL, with a palette.
+        name: of the file, for the log.
     """
     used = [index for index, count in enumerate(picture.getchannel(0).histogram()[:256]) if count]
     colours = np.asarray(picture.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)

@@ -111,7 +111,12 @@ def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor, target: Ten
 
 
 def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the IoU of thresholded logits and masks, both (..., H, W), as (...); 1 where both are empty."""
+    """Return the IoU of thresholded logits and masks, both (..., H, W), as (...); 1 where both are empty.
+
+    Args:
+        logits: (..., H, W).
+        masks: (..., H, W) of 0 and 1.
+    """
     predicted, true = (logits > 0).flatten(-2), (masks > 0.5).flatten(-2)
     union = (predicted | true).sum(-1)
     return torch.where(union > 0, (predicted & true).sum(-1) / union.clamp(min=1), 1.0)

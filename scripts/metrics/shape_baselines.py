@@ -46,7 +46,13 @@ class PromptShapeBaseline:
         return shapes, labels
 
     def draw(self, xy: Tensor, point_labels: Tensor, size: Sequence[int]) -> Tensor:
-        """Draw the shape for points (N, 2) and their labels (N), (H, W); nothing but padding gives nothing."""
+        """Draw the shape for points (N, 2) and their labels (N), (H, W); nothing but padding gives nothing.
+
+        Args:
+            xy: (N, 2) points of a prompt.
+            point_labels: (N) of the points.
+            size: (H, W) of the image.
+        """
         corners = [xy[point_labels == label] for label in (TOP_LEFT, BOTTOM_RIGHT)]
         clicks = xy[torch.isin(point_labels, torch.tensor(INSIDE).to(point_labels))]
         if len(corners[0]):

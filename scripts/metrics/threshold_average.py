@@ -43,6 +43,12 @@ class ThresholdAverage(CumulativeIterationMetric):
         return F.interpolate(x.float(), (self.size, self.size), mode="bilinear", antialias=True)
 
     def score(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the thresholds of one image.
+
+        Args:
+            predicted: (H, W) probabilities.
+            target: (H, W) shares.
+        """
         predicted, target = predicted.flatten(2).double(), target.flatten(2).double()
         overlap, total = (predicted * target).sum(2), predicted.sum(2) + target.sum(2)
         if self.measure == "dice":

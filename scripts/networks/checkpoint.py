@@ -262,7 +262,13 @@ def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
 
 
 def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -> EfficientSAM:
-    """Load what was read of a file; see :func:`load_weights`."""
+    """Load what was read of a file; see :func:`load_weights`.
+
+    Args:
+        network: as the checkpoint's settings build it; changed in place.
+        checkpoint: what was read.
+        path: of the file, for errors and to find a base beside it.
+    """
     if "adapter" in checkpoint.whole:
         name = checkpoint.whole["base"]["name"]
         base = next((p for p in (path.parent / name, BASES / name) if p.is_file()), path.parent / name)

@@ -101,7 +101,15 @@ class EfficientSAM(StretchedSquare, DecodesBest, nn.Module):
         size: tuple[int, int],
         mask_prompt: Optional[Tensor] = None,
     ) -> tuple[Tensor, Tensor]:
-        """Decode all four masks of each object: logits (B, Q, 4, 4T, 4T) and IoU (B, Q, 4), mask 0 first."""
+        """Decode all four masks of each object: logits (B, Q, 4, 4T, 4T) and IoU (B, Q, 4), mask 0 first.
+
+        Args:
+            embeddings: (B, 256, T, T) from :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
+            size: (H, W) of the image.
+            mask_prompt: (B, Q, 1, 4T, 4T) low-resolution logits of the round before, or nothing.
+        """
         _check_prompts(embeddings, points, point_labels, mask_prompt)
         batch, queries = points.shape[0], points.shape[1]
         points, point_labels = points.flatten(0, 1), point_labels.flatten(0, 1)
@@ -153,7 +161,16 @@ class EfficientSAM(StretchedSquare, DecodesBest, nn.Module):
         mask_prompt: Tensor,
         has_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Decode all four masks of each object, for exporters; see :class:`scripts.networks.promptable.Exportable`."""
+        """Decode all four masks of each object, for exporters; see :class:`scripts.networks.promptable.Exportable`.
+
+        Args:
+            embeddings: (B, 256, T, T) from :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
+            size: (2) integers, height and width of the image.
+            mask_prompt: (B, Q, 1, 4T, 4T) logits.
+            has_mask: a number: 1 where ``mask_prompt`` counts, else 0.
+        """
         batch, queries, count = points.shape[:3]
         encoder, side = self.prompt_encoder, self.image_size
         across = size.flip(0)  # (W, H)

@@ -21,7 +21,13 @@ class StretchedSquare:
         return F.interpolate(image, [self.image_size, self.image_size], mode="bilinear", align_corners=False)
 
     def to_network(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring points (..., 2) of an image of ``size`` (H, W) to pixels of the square, where they were placed."""
+        """Bring points (..., 2) of an image of ``size`` (H, W) to pixels of the square, where they were placed.
+
+        Args:
+            points: (..., 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (...) integers: see :mod:`scripts.prompts.form`.
+            size: (H, W) of the image.
+        """
         aligned = align_points(points, point_labels, size, self.image_size)
         scaled = aligned * (self.image_size / torch.tensor([size[1], size[0]], dtype=torch.float64)).to(aligned)
         return torch.where((point_labels == PADDING).unsqueeze(-1), torch.full_like(scaled, -1.0), scaled)
@@ -32,13 +38,23 @@ class StretchedSquare:
 
     @torch.jit.export
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize logits (..., M, M) to (..., H, W) by bicubic interpolation, as upstream."""
+        """Resize logits (..., M, M) to (..., H, W) by bicubic interpolation, as upstream.
+
+        Args:
+            logits: (..., M, M) low-resolution logits.
+            size: (H, W) of the image.
+        """
         flat = logits.reshape(-1, 1, logits.shape[-2], logits.shape[-1])
         flat = F.interpolate(flat, [size[0], size[1]], mode="bicubic", align_corners=False)
         return flat.reshape(logits.shape[:-2] + flat.shape[-2:])
 
     def upscale_traced(self, logits: Tensor, size: Tensor) -> Tensor:
-        """Bring logits (B, C, M, M) to an image whose size is a tensor (2), bilinearly, as (B, C, H, W)."""
+        """Bring logits (B, C, M, M) to an image whose size is a tensor (2), bilinearly, as (B, C, H, W).
+
+        Args:
+            logits: (..., M, M) low-resolution logits.
+            size: (2) integers, height and width.
+        """
         height, width = (int(n) for n in size.to(torch.int64).unbind())
         for side in (height, width):
             torch._check(side >= 1)

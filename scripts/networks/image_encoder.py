@@ -11,7 +11,12 @@ PRETRAINED_GRID = 14  # the position embedding is stored for 224 pixels
 
 
 class LayerNorm2d(nn.Module):
-    """Normalise the channels of each position of (B, C, H, W)."""
+    """Normalise the channels of each position of (B, C, H, W).
+
+    Args:
+        channels: C.
+        eps: added to the variance.
+    """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -36,7 +41,12 @@ class PatchEmbed(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attend over all tokens: no windows, no relative positions."""
+    """Attend over all tokens: no windows, no relative positions.
+
+    Args:
+        dim: width D of the tokens.
+        num_heads: heads, D / heads wide each.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -65,7 +75,12 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block.
+
+    Args:
+        dim: width D of the tokens.
+        num_heads: heads, D / heads wide each.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()

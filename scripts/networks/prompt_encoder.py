@@ -102,7 +102,13 @@ class PromptEncoder(nn.Module):
         return tokens + self.bbox_bottom_right_embeddings.weight * (label == 3)
 
     def rescale(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring (x, y) of an image of ``size`` to pixels of the network's image; negative coordinates become -1."""
+        """Bring (x, y) of an image of ``size`` to pixels of the network's image; negative coordinates become -1.
+
+        Args:
+            points: (B, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, N) integers.
+            size: (H, W) of the image.
+        """
         if self.align_points:
             points = align_points(points, point_labels, size, self.image_size)
         x = points[..., 0] * (self.image_size / size[1])

@@ -111,7 +111,12 @@ class Promptable(Protocol):
         ...
 
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring logits (..., M, M) back to an image of ``size`` (H, W), as (..., H, W)."""
+        """Bring logits (..., M, M) back to an image of ``size`` (H, W), as (..., H, W).
+
+        Args:
+            logits: (..., M, M) low-resolution logits.
+            size: (H, W) of the image.
+        """
         ...
 
 
@@ -147,7 +152,12 @@ class Exportable(Promptable, Protocol):
         ...
 
     def upscale_traced(self, logits: Tensor, size: Tensor) -> Tensor:
-        """Bring logits (B, C, M, M) back to an image whose size is a tensor (2), bilinearly, as (B, C, H, W)."""
+        """Bring logits (B, C, M, M) back to an image whose size is a tensor (2), bilinearly, as (B, C, H, W).
+
+        Args:
+            logits: (..., M, M) low-resolution logits.
+            size: (2) integers, height and width.
+        """
         ...
 
 
@@ -181,6 +191,15 @@ class DecodesBest:
         mask_prompt: Optional[Tensor] = None,
         mask_index: Optional[Tensor] = None,
     ) -> tuple[Tensor, Tensor]:
-        """Decode one mask of each object: the one that the network believes to be best, or the one asked for."""
+        """Decode one mask of each object: the one that the network believes to be best, or the one asked for.
+
+        Args:
+            embeddings: (B, ...) of :meth:`encode_image`.
+            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
+            size: (H, W) of the image.
+            mask_prompt: (B, Q, 1, M, M) logits of the round before, or nothing.
+            mask_index: (Q) which mask answers each object; nothing takes the best by the predicted IoU.
+        """
         logits, iou = self.decode_all(embeddings, points, point_labels, size, mask_prompt)  # type: ignore[attr-defined]
         return select_mask(logits, iou, mask_index)

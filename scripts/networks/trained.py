@@ -42,7 +42,12 @@ def train_only(network: Network, parts: Sequence[str] | None) -> Network:
 
 
 def parameters_of(network: nn.Module, part: str) -> list[str]:
-    """Name the parameters of the modules, or the parameter, that are called ``part`` or end in ``.part``."""
+    """Name the parameters of the modules, or the parameter, that are called ``part`` or end in ``.part``.
+
+    Args:
+        network: of any kind.
+        part: name, or the last words of one.
+    """
     names = [name for name, _ in (*network.named_modules(), *network.named_parameters())]
     roots = [name for name in names if name == part or name.endswith(f".{part}")]
     return [
@@ -75,6 +80,10 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     """Part the parameters that take gradients for an optimiser: matrices decay, biases, norms and embeddings do not.
 
     As timm and nanoGPT do; decay would pull scales and positions towards a value that means nothing.
+
+    Args:
+        network: of any kind.
+        weight_decay: of the matrices.
     """
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     trained = trainable_parameters(network)

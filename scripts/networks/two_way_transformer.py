@@ -14,7 +14,14 @@ from torch import Tensor
 
 
 class MLP(nn.Module):
-    """Apply ``depth`` hidden layers with GELU, then a linear output layer."""
+    """Apply ``depth`` hidden layers with GELU, then a linear output layer.
+
+    Args:
+        in_dim: width of the input.
+        hidden_dim: width between.
+        out_dim: width of the output.
+        depth: hidden layers.
+    """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, depth: int) -> None:
         super().__init__()
@@ -53,6 +60,13 @@ class Attention(nn.Module):
         )  # (B, N, C) -> (B, heads, N, C/heads)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend from (B, N, dim) to (B, M, dim).
+
+        Args:
+            q: (B, N, dim) that ask.
+            k: (B, M, dim) that are compared with.
+            v: (B, M, dim) that are averaged.
+        """
         q, k, v = self.split_heads(self.q_proj(q)), self.split_heads(self.k_proj(k)), self.split_heads(self.v_proj(v))
         x = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, heads, N, C/heads) -> (B, N, dim)
@@ -82,6 +96,14 @@ class TwoWayAttentionBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tokens and the image after each has looked at the other.
+
+        Args:
+            queries: (B, N, dim) tokens.
+            keys: (B, T*T, dim) image.
+            query_pe: (B, N, dim), the prompt tokens as they came.
+            key_pe: (1, T*T, dim), positions of the image.
+        """
         if self.keep_query_pe:
             queries = queries + query_pe
         queries = self.norm1(queries + self.self_attn(queries, queries, queries))

@@ -79,5 +79,11 @@ class ClassLayout:
         return [labels > q for q in range(len(self))]
 
     def draw(self, q: int, mask: Tensor, labels: Tensor) -> None:
-        """Draw the mask of class q into a label map of the same shape, under the classes that lie on top of it."""
+        """Draw the mask of class q into a label map of the same shape, under the classes that lie on top of it.
+
+        Args:
+            q: index of the class.
+            mask: (H, W) bool.
+            labels: (H, W) ids; changed in place.
+        """
         labels[mask & (labels <= q)] = q + 1

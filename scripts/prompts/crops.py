@@ -56,7 +56,12 @@ class SmallObjectCropper:
 
 
 def expand_crop(crop: Crop, size: Sequence[int]) -> Crop | None:
-    """Widen a crop by half about its middle, shifted into an image of ``size`` (H, W); None is all of the image."""
+    """Widen a crop by half about its middle, shifted into an image of ``size`` (H, W); None is all of the image.
+
+    Args:
+        crop: (x0, y0, x1, y1) in pixels.
+        size: (H, W) of the image.
+    """
     side = round(1.5 * (crop[2] - crop[0]))
     if min(size) < LEAST_ZOOM * side:
         return None
@@ -91,5 +96,10 @@ def box_around(boxes: Sequence[Box]) -> Box:
 
 
 def contains(crop: Crop, point: Sequence[float]) -> bool:
-    """Return whether a point (x, y) lies in a crop."""
+    """Return whether a point (x, y) lies in a crop.
+
+    Args:
+        crop: (x0, y0, x1, y1) in pixels.
+        point: (x, y).
+    """
     return crop[0] <= point[0] < crop[2] and crop[1] <= point[1] < crop[3]

@@ -53,7 +53,12 @@ class Entry(TypedDict, total=False):
 
 
 def write_entries(image: Any, entries: Sequence[Entry]) -> None:
-    """Write entries into a MetaTensor's meta, as text, which survives collation; a batch of one gets a list of one."""
+    """Write entries into a MetaTensor's meta, as text, which survives collation; a batch of one gets a list of one.
+
+    Args:
+        image: whose meta gets them.
+        entries: prompts, an entry for each object.
+    """
     text = json.dumps(list(entries))
     image.meta[META_KEY] = [text] if _is_collated(image) else text
 
@@ -72,14 +77,25 @@ def _is_collated(image: Any) -> bool:
 
 
 def click_prompt(mask: np.ndarray, rng: np.random.RandomState) -> Prompt:
-    """Click a random pixel of a (H, W) mask."""
+    """Click a random pixel of a (H, W) mask.
+
+    Args:
+        mask: (H, W) bool.
+        rng: source of random numbers.
+    """
     pixels = np.flatnonzero(mask)
     y, x = np.unravel_index(pixels[rng.randint(len(pixels))], mask.shape)
     return Prompt(np.array([[x, y]], np.float32), np.array([FOREGROUND]))
 
 
 def box_prompt(mask: np.ndarray, rng: np.random.RandomState, jitter: float = 0.0) -> Prompt:
-    """Draw the box around a (H, W) mask, each side moved at random by up to ``jitter`` of the box's side."""
+    """Draw the box around a (H, W) mask, each side moved at random by up to ``jitter`` of the box's side.
+
+    Args:
+        mask: (H, W) bool.
+        rng: source of random numbers.
+        jitter: how far each side moves at most, as a share of the box's side.
+    """
     corners = mask_box(mask)
     if corners is None:
         raise ValueError("an empty mask has no box")

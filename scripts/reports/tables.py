@@ -133,7 +133,13 @@ def summarize(metrics: Mapping[str, object], columns: Columns, rows: Sequence[Ob
 
 
 def write_rows(path: Path, columns: Columns, rows: Sequence[ObjectRow]) -> None:
-    """Write a CSV file with a line for each row, blank where a metric does not apply."""
+    """Write a CSV file with a line for each row, blank where a metric does not apply.
+
+    Args:
+        path: of the file.
+        columns: in their order.
+        rows: values by column.
+    """
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "slice", "object", "area", *columns])

@@ -51,7 +51,12 @@ class ToRGB(Transform):
 
 
 class ToRGBd(MapTransform):
-    """Dictionary form of :class:`ToRGB`; an item's own ``intensity_range`` goes before the one given here."""
+    """Dictionary form of :class:`ToRGB`; an item's own ``intensity_range`` goes before the one given here.
+
+    Args:
+        keys: of the images.
+        intensity_range: (low, high) that become black and white; nothing takes percentiles.
+    """
 
     def __init__(self, keys: KeysCollection, intensity_range: tuple[float, float] | None = None) -> None:
         super().__init__(keys)

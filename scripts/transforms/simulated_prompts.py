@@ -21,7 +21,14 @@ KINDS = "click_1, box, box_jittered, box_jittered_N (by N percent), click_box, w
 
 
 def draw_prompt(kind: str, mask: np.ndarray, rng: np.random.RandomState, jitter: float) -> Prompt:
-    """Draw one prompt for a (H, W) mask; an object that was moved out of the picture gets none, only padding."""
+    """Draw one prompt for a (H, W) mask; an object that was moved out of the picture gets none, only padding.
+
+    Args:
+        kind: of prompt, one of :data:`KINDS`.
+        mask: (H, W) bool, of the object.
+        rng: source of random numbers.
+        jitter: of a jittered box, as a share of its side.
+    """
     if kind == "whole":
         return whole_prompt(mask.shape)
     if not mask.any():

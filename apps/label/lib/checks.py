@@ -25,6 +25,10 @@ Field = Callable[[Any, str], Any]
 def parse_object(text: str, what: str) -> dict[str, Any]:
     """Parse a JSON object.
 
+    Args:
+        text: of the client.
+        what: the field's name, for errors.
+
     Raises:
         RequestError: when it is none, or larger or deeper than clicks are.
     """
@@ -42,6 +46,10 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
 def name(value: Any, what: str) -> str:
     """Return a name of an image, a label, a tag, a session or a model: never a path.
 
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+
     Raises:
         RequestError: when it could lead out of the folder that it is looked for in.
     """
@@ -52,14 +60,24 @@ def name(value: Any, what: str) -> str:
 
 
 def text(value: Any, what: str) -> str:
-    """Return a short text, which is shown or noted and nothing else."""
+    """Return a short text, which is shown or noted and nothing else.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     if not isinstance(value, str) or len(value) > MOST_NAME or not value.isprintable():
         raise RequestError(f"{what} is a short text, got {_shown(value)}")
     return value
 
 
 def flag(value: Any, what: str) -> bool:
-    """Return true or false, which clients send as texts too."""
+    """Return true or false, which clients send as texts too.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if not isinstance(value, bool):
@@ -68,7 +86,13 @@ def flag(value: Any, what: str) -> bool:
 
 
 def number(low: float, high: float, kind: type = float) -> Field:
-    """Make a field that is a number in a range."""
+    """Make a field that is a number in a range.
+
+    Args:
+        low: least value.
+        high: largest value.
+        kind: ``int`` or ``float``.
+    """
 
     def read(value: Any, what: str) -> Any:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
@@ -93,7 +117,12 @@ def choice(*options: str) -> Field:
 
 
 def device(value: Any, what: str) -> str:
-    """Return a device that is there, by the name that the server's info has for it, or torch's."""
+    """Return a device that is there, by the name that the server's info has for it, or torch's.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     known = {"cpu": "cpu", **device_map(), **{torch_name: torch_name for torch_name in device_map().values()}}
     if value in ("", "cuda", None) and "cuda" not in known:  # what clients send that do not care
         return next(iter(device_map().values()))
@@ -101,7 +130,12 @@ def device(value: Any, what: str) -> str:
 
 
 def position(value: Any, what: str) -> float | None:
-    """Return a number, or nothing for what is none: a hand that slips is no error."""
+    """Return a number, or nothing for what is none: a hand that slips is no error.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     try:
         read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
@@ -110,12 +144,22 @@ def position(value: Any, what: str) -> float | None:
 
 
 def positions(value: Any, what: str) -> list[float | None]:
-    """Return a list of numbers; what is no list is empty."""
+    """Return a list of numbers; what is no list is empty.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     return [position(each, what) for each in value[:6]] if isinstance(value, list) else []
 
 
 def clicks(value: Any, what: str) -> list[list[float | None]]:
-    """Return clicks: a list of indices [i, j, k]."""
+    """Return clicks: a list of indices [i, j, k].
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     if value is None:
         return []
     if not isinstance(value, list):
@@ -124,7 +168,12 @@ def clicks(value: Any, what: str) -> list[list[float | None]]:
 
 
 def plain(value: Any, what: str) -> Any:
-    """Return JSON that only DICOM writers read: lists and objects of short texts, numbers, true and false."""
+    """Return JSON that only DICOM writers read: lists and objects of short texts, numbers, true and false.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     if isinstance(value, list):
         return [plain(each, what) for each in value]
     if isinstance(value, dict):
@@ -135,7 +184,12 @@ def plain(value: Any, what: str) -> Any:
 
 
 def weights(value: Any, what: str) -> str:
-    """Return the name of weights that there are."""
+    """Return the name of weights that there are.
+
+    Args:
+        value: of a request.
+        what: the field's name, for errors.
+    """
     value = name(value[0] if isinstance(value, list) and value else value, what)
     find_weights(value)
     return str(value)
@@ -174,6 +228,10 @@ SAMPLE: dict[str, Field] = {
 
 def read_fields(params: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
     """Read the parameters that a kind of request has; others, and those that are null, are left out.
+
+    Args:
+        params: of a request.
+        fields: how each known field is read.
 
     Raises:
         RequestError: when one is not of its type.

@@ -78,7 +78,12 @@ def check_names(request: Request) -> None:
 
 
 def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer what went wrong by one sentence: the client's fault by 4xx, a full disk by 507."""
+    """Answer what went wrong by one sentence: the client's fault by 4xx, a full disk by 507.
+
+    Args:
+        request: that failed.
+        error: what was raised.
+    """
     sentence = sentence_of(error)
     status = 400
     if isinstance(error, (ImageNotFoundException, LabelNotFoundException)):
@@ -98,6 +103,10 @@ def answer_error(request: Request, error: Exception) -> JSONResponse:
 @contextmanager
 def uploaded(file: UploadFile, what: str = "file") -> Iterator[str]:
     """Lend an uploaded file under a name of the server's own, and remove it whatever comes.
+
+    Args:
+        file: of the request.
+        what: ``file`` or ``label``, for errors.
 
     Raises:
         RequestError: when it is of a kind that nothing reads.
@@ -126,7 +135,17 @@ def run_infer(
     file: UploadFile = File(None),
     output: ResultType | None = None,
 ) -> Any:
-    """Answer clicks on an image of the studies, of a session, or that comes along."""
+    """Answer clicks on an image of the studies, of a session, or that comes along.
+
+    Args:
+        tasks: run after the answer.
+        model: name of the model.
+        image: id of the image.
+        session_id: id of a session that holds the image.
+        params: the request's fields, as JSON.
+        file: of the request.
+        output: ``image``, ``json``, or ``all`` for both.
+    """
     if not (file or image or session_id):
         raise HTTPException(400, "give an image, a file or a session")
     read = read_fields(parse_object(params, "params"), INFER)
@@ -136,7 +155,13 @@ def run_infer(
 
 @routes.post("/train/{model}", tags=["Train"])
 def run_train(model: str, params: dict | None = Body(None), enqueue: bool = False) -> Any:
-    """Train, in a process of its own."""
+    """Train, in a process of its own.
+
+    Args:
+        model: name of the model.
+        params: the request's fields, as JSON.
+        enqueue: left alone: a training always runs beside the server.
+    """
     return train.run_model(model, read_fields(params or {}, TRAIN), False, enqueue)
 
 
@@ -149,14 +174,25 @@ def run_trainings(params: dict | None = Body(None)) -> Any:
 
 @routes.post("/activelearning/{strategy}", tags=["ActiveLearning"])
 def run_sample(strategy: str, params: dict | None = Body(None)) -> Any:
-    """Return the image to annotate next."""
+    """Return the image to annotate next.
+
+    Args:
+        strategy: name of the way to choose the next image.
+        params: the request's fields, as JSON.
+    """
     return activelearning.sample(strategy, read_fields(params or {}, SAMPLE))
 
 
 @routes.put("/datastore/", include_in_schema=False)  # as 3D Slicer's client has it
 @routes.put("/datastore/image", tags=["Datastore"])
 def add_image(image: str | None = None, params: str = Form("{}"), file: UploadFile = File(...)) -> Any:
-    """Add an image to the studies."""
+    """Add an image to the studies.
+
+    Args:
+        image: id of the image.
+        params: the request's fields, as JSON.
+        file: of the request.
+    """
     base = PurePath(file.filename or "").name
     image = image or name(base.removesuffix(suffix_of(base) or ""), "the file's name")
     info = plain(parse_object(params, "params"), "params")
@@ -168,7 +204,14 @@ def add_image(image: str | None = None, params: str = Form("{}"), file: UploadFi
 def save_label(
     image: str, params: str = Form("{}"), tag: str = DefaultLabelTag.FINAL.value, label: UploadFile = File(...)
 ) -> Any:
-    """Save a label of an image."""
+    """Save a label of an image.
+
+    Args:
+        image: id of the image.
+        params: the request's fields, as JSON.
+        tag: of the label, such as ``final``.
+        label: the label's file, or its id.
+    """
     info = plain(parse_object(params, "params"), "params")
     with uploaded(label, "label") as source:
         saved = app_instance().datastore().save_label(image, source, tag, info)
@@ -178,21 +221,39 @@ def save_label(
 
 @routes.put("/datastore/image/info", tags=["Datastore"])
 def put_image_info(image: str, info: str = Form("{}")) -> Any:
-    """Note something of an image."""
+    """Note something of an image.
+
+    Args:
+        image: id of the image.
+        info: about it, as JSON.
+    """
     return datastore.update_image_info(image, json.dumps(plain(parse_object(info, "info"), "info")))
 
 
 @routes.put("/datastore/updatelabelinfo", include_in_schema=False)
 @routes.put("/datastore/label/info", tags=["Datastore"])
 def put_label_info(label: str, tag: str, info: str = Form("{}"), params: str = Form("{}")) -> Any:
-    """Note something of a label, as ``info`` or, in the old route, as ``params``."""
+    """Note something of a label, as ``info`` or, in the old route, as ``params``.
+
+    Args:
+        label: the label's file, or its id.
+        tag: of the label, such as ``final``.
+        info: about it, as JSON.
+        params: the request's fields, as JSON.
+    """
     noted = {**parse_object(params, "params"), **parse_object(info, "info")}
     return datastore.update_label_info(label, tag, json.dumps(plain(noted, "info")))
 
 
 @routes.put("/session/", tags=["Session"])
 def add_session(uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = File(...)) -> Any:
-    """Keep an image for a client: one file, several of a series, or an archive of them."""
+    """Keep an image for a client: one file, several of a series, or an archive of them.
+
+    Args:
+        uncompress: whether the file is an archive.
+        expiry: seconds until the session ends; 0 is the server's own.
+        files: of the session.
+    """
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         received = Path(folder) / "received"
         received.mkdir()

@@ -66,7 +66,13 @@ class Gate:
         await answer(scope, receive, send)
 
     def refuse(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
-        """Return the status and the sentence of a refusal, or nothing."""
+        """Return the status and the sentence of a refusal, or nothing.
+
+        Args:
+            method: of the request.
+            path: of the request.
+            headers: of the request.
+        """
         host = headers.get("host", "")
         if urlsplit(f"//{host}").hostname not in self.hosts:
             return 400, f"this server is not {host:.80}: start it with that name in HOSTS"
@@ -87,7 +93,12 @@ class Gate:
 
     @staticmethod
     def same(given: str, token: str) -> bool:
-        """Compare without telling by the time how much is right."""
+        """Compare without telling by the time how much is right.
+
+        Args:
+            given: what the client shows.
+            token: the server's.
+        """
         return hmac.compare_digest(given.encode(), token.encode())
 
     @staticmethod

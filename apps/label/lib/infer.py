@@ -80,6 +80,13 @@ class PromptedInfer(BasicInferTask):
         return [self.images, RequestPromptsd()]
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cpu") -> dict[str, Any]:
+        """Answer with the weights that the request names.
+
+        Args:
+            data: of the request.
+            convert_to_batch: as of MONAI Label; an image goes in as a batch of one either way.
+            device: such as ``cpu`` or ``cuda:0``.
+        """
         answering = self.served.use(find_weights(data.get("model_filename")), device)
         with torch.no_grad():
             data["pred"] = answering.inferer(data["image"][None].to(device), answering.network)[0]
@@ -90,7 +97,13 @@ class PromptedInfer(BasicInferTask):
         return [*data.pop("postprocessing"), Restored(keys="pred", ref_image="image")]
 
     def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[Any, dict]:
-        """Write the mask as it lies in memory, on the grid of its file; a mask that was cut short is no answer."""
+        """Write the mask as it lies in memory, on the grid of its file; a mask that was cut short is no answer.
+
+        Args:
+            data: of the request.
+            extension: of the file to write.
+            dtype: of its values.
+        """
         mask = data["pred"].as_tensor().cpu().numpy()
         own = suffix_of(str(data["image_path"])) or ""
         extension = data.get("result_extension") or (own.lower() if own.lower() in WRITTEN else ".nrrd")

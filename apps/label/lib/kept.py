@@ -25,7 +25,12 @@ class Kept(Generic[T]):
         self.lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what is kept, or make it; who asks for the same meanwhile waits, and who asks for another does not."""
+        """Return what is kept, or make it; who asks for the same meanwhile waits, and who asks for another does not.
+
+        Args:
+            key: what tells it from others.
+            make: makes it where it is not kept.
+        """
         with self.lock:
             one_maker = self.making.setdefault(key, Lock())
         with one_maker:

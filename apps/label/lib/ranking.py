@@ -48,7 +48,12 @@ class LeastSure(Strategy):
         return {"id": min(known, key=lambda name: self.scores[name])} if known else None
 
     def score(self, image: str, datastore: Datastore) -> None:
-        """Predict how good the model's answer is; an image that cannot be read comes last."""
+        """Predict how good the model's answer is; an image that cannot be read comes last.
+
+        Args:
+            image: id of the image.
+            datastore: that has it.
+        """
         try:
             request = {"image": datastore.get_image_uri(image), "skip_writer": True, **WHOLE}
             _, data = self.task(request)

@@ -60,6 +60,13 @@ class Studies(LocalDatastore):
         return {name: name for name in first.values()}
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Put an image in place, whole.
+
+        Args:
+            image_id: name of the image; nothing takes that of the file.
+            image_filename: of the file.
+            image_info: kept beside it.
+        """
         stem, suffix = self._to_id(Path(image_filename).name)
         image_id = image_id or stem
         with FileLock(self._lock_file):
@@ -70,6 +77,14 @@ class Studies(LocalDatastore):
         return image_id
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Put a label in place, whole.
+
+        Args:
+            image_id: name of the image; nothing takes that of the file.
+            label_filename: of the file.
+            label_tag: such as ``final``.
+            label_info: kept beside it.
+        """
         labels = self._datastore.objects.get(image_id)
         if not labels:
             raise ImageNotFoundException(f"there is no image {image_id}")
@@ -105,12 +120,22 @@ class DicomStudies(DICOMWebDatastore):
         return self.listed[1]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """List the images that have no label, and no label of theirs under another id.
+
+        Args:
+            label_tag: such as ``final``.
+            labels: left alone, as of MONAI Label.
+        """
         saved = set(LocalDatastore.get_labeled_images(self))  # here; the server's list of SEGs is asked once in a while
         return [each for each in super().get_unlabeled_images(label_tag, labels) if each not in saved]
 
 
 def put(source: Path, destination: Path) -> dict[str, Any]:
     """Copy a file to where it belongs, in one step once it is whole; give what the datastore notes of it.
+
+    Args:
+        source: file.
+        destination: where it goes, in one step.
 
     Raises:
         RequestError: when the file is empty.
@@ -125,7 +150,12 @@ def put(source: Path, destination: Path) -> dict[str, Any]:
 
 
 def replace(path: Path, content: IO[bytes]) -> None:
-    """Write a file beside where it belongs, and put it there once it is whole."""
+    """Write a file beside where it belongs, and put it there once it is whole.
+
+    Args:
+        path: of the file.
+        content: of it.
+    """
     beside = path.with_name(f".{path.name}.part")
     try:
         with beside.open("wb") as file:

@@ -89,13 +89,22 @@ class Served:
     def use(self, path: Path, device: str) -> Answering:
         """Load weights, with the settings that are in their file, unless they are kept.
 
+        Args:
+            path: of the weights.
+            device: on which they answer.
+
         Raises:
             InputError: when the file cannot be loaded; what answered before stays.
         """
         return self.kept.get((*file_state(path), device), lambda: self.load(path, device))
 
     def load(self, path: Path, device: str) -> Answering:
-        """Load weights as configs/inference.yaml says."""
+        """Load weights as configs/inference.yaml says.
+
+        Args:
+            path: of the weights.
+            device: on which they answer.
+        """
         config = ConfigParser()
         config.read_config(BUNDLE / "configs" / "inference.yaml")
         config.update(as_values({"bundle_root": str(BUNDLE), "ckpt_path": str(path), "device": device}))

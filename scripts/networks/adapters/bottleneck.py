@@ -64,17 +64,32 @@ class Bottleneck(nn.Module):
 # Hooks of modules that hold a bottleneck. A hook leaves the names of the module's own tensors as they are, and unlike a
 # wrapper it is scripted with the module; TorchScript wants the inputs' types written out.
 def after_one(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    """Add the bottleneck of what a module of one input returns."""
+    """Add the bottleneck of what a module of one input returns.
+
+    Args:
+        inputs: of the module.
+        output: of the module.
+    """
     return output + self.bottleneck(output)
 
 
 def after_three(self: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> Tensor:
-    """Add the bottleneck of what a module of three inputs returns."""
+    """Add the bottleneck of what a module of three inputs returns.
+
+    Args:
+        inputs: of the module.
+        output: of the module.
+    """
     return output + self.bottleneck(output)
 
 
 def beside(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    """Add the bottleneck of what a module is given."""
+    """Add the bottleneck of what a module is given.
+
+    Args:
+        inputs: of the module.
+        output: of the module.
+    """
     return output + self.bottleneck(inputs[0])
 
 

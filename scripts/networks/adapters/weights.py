@@ -21,7 +21,12 @@ def adapter_state_dict(network: nn.Module) -> dict[str, Tensor]:
 
 
 def base_hash(network: nn.Module, trained: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all tensors of a network but those that were trained."""
+    """Return the SHA-256 of all tensors of a network but those that were trained.
+
+    Args:
+        network: of any kind.
+        trained: by the names of tensors.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         if name not in trained:
