@@ -33,14 +33,17 @@ class ObjectDataset(CacheDataset):
     """List the objects of images and labels, checked once, and load them one item at a time.
 
     Pairs that cannot be used (missing, unreadable, of different size or place, empty label, NaN) are reported by name
-    and left out. What the check found of the others is kept in ``cache_dir`` until a file changes.
+    and left out. What the check found of the others is kept in ``cache_dir`` until a file changes. Labels that are made
+    and not read are not looked at before, so that their items say nothing of their objects.
 
     Args:
         data: ``{"image": path, "label": path}`` for each image or volume; or, for a label, ``[[path, ...], ...]``, for
             each class the mask of each rater. Class i is id i then, on the pixels where more than half of them see it.
-            A pair may have ``classes`` of its own, and in a mixture it names its ``set``; all else is passed on.
+            A pair may have ``classes`` of its own, and in a mixture it names its ``set``; all else is passed on. An
+            image or a label that is made has a function in the place of its path.
         transform: gets ``{"image", "label", "slice", "objects", "case"}``: objects is a list of lists of label ids,
-            case a JSON text with the image's name, the slice, and the objects' names and areas in pixels.
+            case a JSON text with the image's name, the slice, and the objects' names and areas in pixels. No objects
+            stand for all ids of a label that is made.
         classes: label ids of each object by name, such as ``{"cell": [1, 2], "nucleus": [2]}``; without, each id of a
             label is an object of its own.
         objects_per_item: how many objects of one slice may share an item; nothing sets no limit.
@@ -48,7 +51,7 @@ class ObjectDataset(CacheDataset):
         layout: of the classes, where one prompt asks for all of them: they take the place of ``classes``, and each is
             an object of every item, also where the slice has none of it.
         cache_dir: where the check's result is kept.
-        cache_rate: share of the items whose deterministic transforms are kept in memory.
+        cache_rate: share of the items whose deterministic transforms are kept in memory; images that are made are not.
 
     Raises:
         InputError: when there is data but nothing of it can be used.
@@ -67,7 +70,7 @@ class ObjectDataset(CacheDataset):
     ) -> None:
         for name in {*(classes or {}), *(name for pair in data for name in pair.get("classes", ()))} & RESERVED:
             raise InputError(f"a class cannot be called {name!r}, which tables call something else: rename it")
-        found, problems = find_objects(data, cache_dir)
+        found, problems = find_objects([pair for pair in data if not callable(pair["label"])], cache_dir)
         for problem in problems:
             logger.warning(f"left out: {problem}")
         items = [
@@ -80,10 +83,16 @@ class ObjectDataset(CacheDataset):
             raise InputError(
                 problems[0] if len(data) == 1 and problems else f"no usable object{wanted} in {len(data)} images"
             )
+        read = [pair for pair in data if callable(pair["label"]) and not callable(pair["image"])]
+        drawn = [pair for pair in data if callable(pair["image"])]
+        for pair in [*read, *drawn]:
+            case: Case = {"image": str(pair["image"]), "slice": 0, "objects": [], "areas": []}
+            items.append({**pair, "slice": 0, "objects": [], "case": write_case(case)})
         count = sum(len(item["objects"]) for item in items)
         left_out = f", {len(problems)} images left out" if problems else ""
         logger.info(f"{count} objects on {len(items)} items of {len(found)} images{left_out}")
-        super().__init__(items, transform, cache_rate=cache_rate, progress=False, copy_cache=True)
+        kept = int(cache_rate * (len(items) - len(drawn)))  # of those that come first
+        super().__init__(items, transform, cache_num=kept, progress=False, copy_cache=True)
 
     def mean_diameter(self) -> float:
         """Return the diameter in pixels of a disc as large as the mean object."""

@@ -3,6 +3,7 @@
 
 from .baseline_validation import BaselineValidation
 from .checkpoints import CheckpointFiles
+from .compact import Compact
 from .curves import TrainingCurves
 from .early_stop import EarlyStop
 from .finite import StopOnNonFinite
@@ -21,6 +22,7 @@ from .time_limit import TimeLimit
 __all__ = [
     "BaselineValidation",
     "CheckpointFiles",
+    "Compact",
     "CudaTimer",
     "EarlyStop",
     "GradientClipping",

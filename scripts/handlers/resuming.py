@@ -13,6 +13,7 @@ from monai.engines import Trainer
 from ..errors import InputError
 from ..networks.checkpoint_file import upgrade_names
 from .checkpoints import CheckpointFiles
+from .compact import Compact
 
 FILE = "last.pth"
 
@@ -138,10 +139,12 @@ def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict
     new = {"scaler": {}, "curves": {"losses": {}, "scores": {}}, **checkpoint}
     if "model" in new:
         new["model"] = upgrade_names(new["model"])
-    optimizer, state = load_dict.get("optimizer"), checkpoint.get("optimizer")
+    held = [load_dict.get(name) for name in ("optimizer", "model")]
+    optimizer, network = (each.of if isinstance(each, Compact) else each for each in held)
+    state = checkpoint.get("optimizer")
     if optimizer is None or not state or len(state["param_groups"]) != 1 or len(optimizer.param_groups) != 2:
         return new
-    order = [p for p in load_dict["model"].parameters() if p.requires_grad]
+    order = [p for p in network.parameters() if p.requires_grad]
     if len(state["param_groups"][0]["params"]) != len(order):
         return new  # of another network, which loading says
     old_index = {id(p): index for index, p in enumerate(order)}

@@ -59,6 +59,8 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
         label: whether the files are labels: palette indices stay as they are, and instead of one path there may be
             ``[[path, ...], ...]``, for each class the mask of each rater.
 
+    In the place of a path there may be a function that returns the array, (C, X, Y), with its meta.
+
     Raises:
         InputError: when a file is missing, unreadable, has too many channels, or holds pixels that are not finite, or
             when raters' masks differ in size.
@@ -77,8 +79,13 @@ class LoadCheckedImaged(MapTransform):  # not a LoadImaged: MONAI Label changes 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         loaded = dict(data)
         for key in self.key_iterator(loaded):
-            several = self.label and not isinstance(data[key], (str, Path))
-            loaded[key] = self.load_raters(data[key]) if several else self.load(Path(str(data[key])))
+            source = data[key]
+            if callable(source):  # it is drawn, not read
+                loaded[key] = source()
+            elif self.label and not isinstance(source, (str, Path)):
+                loaded[key] = self.load_raters(source)
+            else:
+                loaded[key] = self.load(Path(str(source)))
         return loaded
 
     def load_raters(self, classes: Sequence[Sequence[str]]) -> MetaTensor:

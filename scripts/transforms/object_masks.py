@@ -116,6 +116,7 @@ class RandObjectMasksd(Randomizable, Transform):
         data = dict(data)
         objects, components = data.pop("objects"), data.pop("components", False)
         label = data[self.label_key]
+        objects = objects or [[i] for i in label.unique().tolist() if i > 0]  # of a label that was made
         data["whole"] = bool(self.R.rand() < self.whole_prob)
         everything = sorted({i for ids in objects for i in ids})
         if data["whole"] and self.layout is None:

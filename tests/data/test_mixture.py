@@ -4,11 +4,17 @@
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 
 from scripts.data import ObjectDataset, mixture_datalist, mixture_weights
+from scripts.data.mixture import superpixel_pair
 from scripts.errors import InputError
+from scripts.io.reading import LoadCheckedImaged
 from scripts.prompts.case_id import read_case
+from scripts.transforms import RandObjectMasksd, UprightSliced
 from tests.files import write_picture
+
+SETS = ("few", "few, superpixels", "made")
 
 
 def make_set(folder, name, count, ids=(1,)):
@@ -88,3 +94,56 @@ def test_a_path_is_a_set_of_its_own(mixture, tmp_path):
 def test_a_bad_mixture_is_refused(mixture, tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         mixture_datalist(change(mixture), str(tmp_path), 1)
+
+
+def test_drawn_pictures_and_superpixels_are_sets_of_their_own(mixture, tmp_path):
+    pytest.importorskip("skimage")
+    mixture = [{**mixture[0], "superpixels": 0.25}, {"made": 30, "weight": 6}]
+    lists = mixture_datalist(mixture, str(tmp_path), val_images=10)
+    assert {pair["set"] for pair in lists["validation"]} == {"few"}
+    load = Compose([LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True), UprightSliced()])
+    dataset = ObjectDataset(
+        lists["training"], Compose([load, RandObjectMasksd(3)]), objects_per_item=None, cache_dir=str(tmp_path / "c")
+    )
+    weights = mixture_weights(dataset.data, mixture)
+    of = {name: [i for i, item in enumerate(dataset.data) if item["set"] == name] for name in SETS}
+    assert [len(of[name]) for name in SETS] == [4, 4, 30]
+    assert [sum(weights[i] for i in of[name]) for name in SETS] == pytest.approx([0.25, 1 / 12, 2 / 3])
+    for name in SETS:
+        item = dataset[of[name][0]]
+        assert item["label"].ndim == 3 and 1 <= len(item["label"]) <= 3 and item["label"].flatten(1).any(1).all()
+        assert item["image"].shape[1:] == item["label"].shape[1:]
+    assert dataset.mean_diameter() == pytest.approx(2 * (60 / np.pi) ** 0.5)  # of what is known before
+
+
+def test_drawn_pictures_are_not_kept_in_memory(mixture, tmp_path):
+    lists = mixture_datalist([mixture[0], {"made": 50}], str(tmp_path), val_images=1)
+    dataset = ObjectDataset(lists["training"], lambda item: item, cache_dir=str(tmp_path / "c"), cache_rate=1.0)
+    assert len(dataset) == 54 and dataset.cache_num == 4
+
+
+def test_the_same_seed_draws_the_same_pictures(tmp_path):
+    one, same, other = (mixture_datalist([{"made": 3}], str(tmp_path), 1, seed=seed)["training"] for seed in (0, 0, 1))
+    assert one == same and one != other
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"made": 0}, "made is a number of pictures, at least 1, got 0"),
+        ({"made": True}, "made is a number of pictures, at least 1, got True"),
+        ({"made": 5, "components": True}, "a part of the mixture has dataset_dir and any of .* or made, the number"),
+        ({"dataset_dir": "x", "superpixels": 1}, "superpixels is a share below 1, got 1"),
+    ],
+    ids=str,
+)
+def test_a_bad_share_or_number_of_drawn_pictures_is_refused(part, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        mixture_datalist([part], str(tmp_path), val_images=1)
+
+
+def test_superpixels_of_volumes_are_refused():
+    with pytest.raises(
+        InputError, match=r"superpixels are of pictures, and /x/a.nii.gz is none: leave them out for ct"
+    ):
+        superpixel_pair({"image": "/x/a.nii.gz", "label": "/x/b.nii.gz"}, "ct", 0)

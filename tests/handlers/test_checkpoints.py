@@ -13,7 +13,7 @@ from monai.engines import SupervisedTrainer
 from monai.optimizers import WarmupCosineSchedule
 
 from scripts.errors import InputError
-from scripts.handlers import CheckpointFiles, EarlyStop, RunState
+from scripts.handlers import CheckpointFiles, Compact, EarlyStop, RunState
 from scripts.handlers.resuming import ScalerState, resume, upgrade
 from scripts.networks import parameter_groups
 
@@ -229,13 +229,14 @@ def steps(network, optimizer, scheduler, count):
         scheduler.step()
 
 
-def test_an_optimizer_of_one_group_goes_on_in_two():
+@pytest.mark.parametrize("wrap", [lambda each: each, Compact], ids=["whole", "compact"])
+def test_an_optimizer_of_one_group_goes_on_in_two(wrap):
     """Version 0.2 had one group of all parameters; nothing may change but the decay."""
     ends = []
     for groups in (lambda n: n.parameters(), lambda n: parameter_groups(n, 0.0)):
         torch.manual_seed(0)
         network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 1))
-        objects = {"model": network}
+        objects = {"model": wrap(network)}
         old = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(old, lambda step: 1 / (1 + step))
         steps(network, old, schedule, 3)
@@ -246,7 +247,7 @@ def test_an_optimizer_of_one_group_goes_on_in_two():
         }
         new = torch.optim.AdamW(groups(network), lr=0.1, weight_decay=0.0)
         again = torch.optim.lr_scheduler.LambdaLR(new, lambda step: 1 / (1 + step))
-        objects |= {"optimizer": new, "lr_scheduler": again}
+        objects |= {"optimizer": wrap(new), "lr_scheduler": again}
         checkpoint = upgrade(checkpoint, objects)
         assert checkpoint.pop("scaler") == {}
         for name, each in objects.items():
