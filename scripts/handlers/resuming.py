@@ -21,7 +21,7 @@ FILE = "last.pth"
 class RunState:
     """Keep in ``last.pth`` all that a run needs to go on, and go on from that of a run that was stopped.
 
-    A file is loaded as soon as this is attached: a bad one stops a run before it starts.
+    A file is read at once and loaded when this is attached: a bad one stops a run before it starts.
 
     Args:
         folder: of the file.
@@ -30,25 +30,25 @@ class RunState:
         resume_path: a ``last.pth`` to go on from; nothing begins anew.
 
     Raises:
-        InputError: when the file is missing.
+        InputError: when the file is missing, unreadable or of another kind.
     """
 
     def __init__(self, folder: str, objects: Mapping[str, Any], resume_path: str | None = None) -> None:
-        if resume_path and not Path(resume_path).is_file():
-            raise InputError(f"cannot resume: {resume_path} does not exist")
         self.folder = folder
         self.objects = dict(objects)
         self.resume_path = resume_path
+        self.checkpoint = read_state(resume_path, self.objects) if resume_path else None
 
     def attach(self, engine: Trainer) -> None:
         """Attach to a trainer.
 
         Raises:
-            InputError: when the file cannot be gone on from; see :func:`resume`.
+            InputError: when the file cannot be gone on from; see :func:`load_state`.
         """
         held = {**self.objects, "trainer": engine, "scaler": ScalerState(engine)}
-        if self.resume_path:
-            resume(self.resume_path, held, engine)
+        if self.resume_path and self.checkpoint is not None:
+            load_state(self.resume_path, self.checkpoint, held, engine)
+            self.checkpoint = None
         CheckpointFiles(self.folder, {FILE: held}).attach(engine)
 
 
@@ -76,26 +76,42 @@ class ScalerState:
             self.trainer.scaler.load_state_dict(state)
 
 
-def resume(path: str, load_dict: Mapping[str, Any], engine: Engine) -> None:
-    """Load all that a run saved to go on.
+def read_state(path: str, objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what a run saved to go on.
 
     Args:
         path: of its ``last.pth``.
-        load_dict: the objects that it holds, by name.
-        engine: the trainer, which may have more epochs now than the run had.
+        objects: that it holds, by name, beside the trainer and its scaler.
 
     Raises:
-        InputError: when the file is unreadable, of another kind, or has no epoch left to train.
+        InputError: when the file is missing, unreadable or of another kind.
     """
+    if not Path(path).is_file():
+        raise InputError(f"cannot resume: {path} does not exist")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a bad file
         raise InputError(f"cannot resume: {path} is not a readable checkpoint (cut short?)") from error
     if isinstance(checkpoint, dict):
-        checkpoint = upgrade(checkpoint, load_dict)
-    missing = [name for name in load_dict if not isinstance(checkpoint, dict) or name not in checkpoint]
+        checkpoint = upgrade(checkpoint, objects)
+    missing = [name for name in (*objects, "trainer") if not isinstance(checkpoint, dict) or name not in checkpoint]
     if missing:
         raise InputError(f"cannot resume: {path} holds no {', '.join(missing)}; give the last.pth of a run")
+    return checkpoint
+
+
+def load_state(path: str, checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any], engine: Engine) -> None:
+    """Load all that a run saved to go on.
+
+    Args:
+        path: of its ``last.pth``, for errors.
+        checkpoint: what it holds.
+        load_dict: the objects that it is loaded into, by name.
+        engine: the trainer, which may have more epochs now than the run had.
+
+    Raises:
+        InputError: when it is of another network or of other settings, or has no epoch left to train.
+    """
     max_epochs, batches = engine.state.max_epochs, engine.state.epoch_length
     scheduler = load_dict.get("lr_scheduler")
     ends = {name: getattr(scheduler, name) for name in ("t_total", "warmup_steps") if hasattr(scheduler, name)}
@@ -139,8 +155,7 @@ def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict
     new = {"scaler": {}, "curves": {"losses": {}, "scores": {}}, **checkpoint}
     if "model" in new:
         new["model"] = upgrade_names(new["model"])
-    held = [load_dict.get(name) for name in ("optimizer", "model")]
-    optimizer, network = (each.of if isinstance(each, Compact) else each for each in held)
+    optimizer, network = (_whole(load_dict.get(name)) for name in ("optimizer", "model"))
     state = checkpoint.get("optimizer")
     if optimizer is None or not state or len(state["param_groups"]) != 1 or len(optimizer.param_groups) != 2:
         return new
@@ -161,3 +176,8 @@ def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict
         key: value * 2 if key in ("base_lrs", "lr_lambdas", "_last_lr") else value for key, value in scheduler.items()
     }
     return new
+
+
+def _whole(held: Any) -> Any:
+    """Return what is saved, which may be saved in fewer bytes."""
+    return held.of if isinstance(held, Compact) else held

@@ -14,7 +14,7 @@ from monai.optimizers import WarmupCosineSchedule
 
 from scripts.errors import InputError
 from scripts.handlers import CheckpointFiles, Compact, EarlyStop, RunState
-from scripts.handlers.resuming import ScalerState, resume, upgrade
+from scripts.handlers.resuming import ScalerState, load_state, read_state, upgrade
 from scripts.networks import parameter_groups
 
 
@@ -373,7 +373,7 @@ def test_a_finished_run_with_more_epochs_gets_a_schedule_of_all_of_them(tmp_path
     assert state["optimizer"].param_groups[0]["lr"] == pytest.approx(0)
 
     again, state = make(4)
-    resume(str(path), state, again)
+    load_state(str(path), read_state(str(path), state), state, again)
     whole, expected = make(4)
     whole.run(range(5), max_epochs=2)
     rates = lambda state: state["optimizer"].param_groups[0]["lr"]  # noqa: E731
