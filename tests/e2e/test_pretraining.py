@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from tests.e2e.bundle import TRAIN, places, run_warm
+from tests.e2e.bundle import TRAIN, network_of, places, run_warm
 from tests.e2e.datasets import make_cells, make_folder
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,24 @@ def test_a_run_in_two_pieces_ends_where_one_ends_that_was_not_stopped(folder, mi
     assert "after epoch 2" in result.out
     ours, theirs = (load(folder / name / "models" / "last.pth") for name in ("pieces", "whole"))
     assert ours["trainer"]["iteration"] == theirs["trainer"]["iteration"] == 4 * 3
-    for kept in ("model", "average"):
-        assert all(torch.equal(ours[kept][name], value) for name, value in theirs[kept].items()), kept
+    losses, expected = (last["curves"]["losses"] for last in (ours, theirs))
+    assert losses.keys() == expected.keys() == {1, 2, 3, 4}
+    assert losses[1] == expected[1] and losses == pytest.approx(expected, rel=0.02)
+    for kept in ("model", "average"):  # in half precision, from which the second piece went on
+        assert all(torch.allclose(ours[kept][k], v, rtol=5e-3, atol=2e-3) for k, v in theirs[kept].items()), kept
+
+
+def test_what_is_kept_of_a_run_is_small(folder, mixture):
+    pretrain(folder, mixture, max_epochs=1, val_interval=1000)
+    weights = sum(p.numel() for p in network_of(TRAIN).parameters())
+    assert (folder / "models" / "last.pth").stat().st_size < 6.3 * weights  # of 16 bytes a weight in all
+
+
+def test_drawn_pictures_and_superpixels_train_beside_files(folder, shared):
+    pytest.importorskip("skimage")
+    parts = [{"dataset_dir": str(make_folder(shared / "pictures")), "superpixels": 0.5}, {"made": 10, "weight": 2}]
+    result = pretrain(folder, repr(parts), max_epochs=1, val_interval=1000, steps_per_epoch=6)
+    assert "objects on" in result.out and (folder / "models" / "model_final.pt").is_file()
 
 
 def test_a_run_ends_after_the_epoch_in_which_its_time_is_over(folder, mixture):
@@ -63,7 +79,7 @@ def test_a_run_ends_after_the_epoch_in_which_its_time_is_over(folder, mixture):
 def test_the_moving_average_is_kept_and_scored_set_by_set(folder, mixture):
     pretrain(folder, mixture, max_epochs=2, val_interval=1)
     final, last = load(folder / "models" / "model_final.pt"), load(folder / "models" / "last.pth")
-    assert all(torch.equal(final["model"][name], value) for name, value in last["average"].items())
+    assert all(torch.equal(final["model"][k].half(), v.half()) for k, v in last["average"].items())
     key = "image_encoder.blocks.0.attn.qkv.weight"
     assert not torch.equal(final["model"][key], last["model"][key])
     assert final["settings"]["adapters"] is None and final["settings"]["image_size"] == 64
