@@ -37,7 +37,7 @@ class Superpixels:
     seed: int = 0
 
     def __str__(self) -> str:
-        return f"superpixels of {self.path}"
+        return f"{self.path} (superpixels)"  # not the ending of a JPEG, whose values a reader would mend
 
     def __call__(self) -> MetaTensor:
         """Return the ids (1, X, Y) int32 of superpixels that are neither tiny nor background.
@@ -57,7 +57,8 @@ class Superpixels:
         picture.thumbnail((SIDE, SIDE))
         ids = segment(np.asarray(picture), np.random.default_rng((self.seed, zlib.crc32(self.path.encode()))))
         ids = np.asarray(Image.fromarray(ids).resize(array.shape[1::-1], Image.Resampling.NEAREST))
-        return MetaTensor(torch.from_numpy(ids[None].astype(np.int32)), meta={"filename_or_obj": str(self)})
+        meta = {**image.meta, "filename_or_obj": str(self)}  # it lies where the picture does
+        return MetaTensor(torch.from_numpy(ids[None].astype(np.int32)), meta=meta)
 
 
 def segment(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -3,11 +3,15 @@
 
 import numpy as np
 import pytest
+import torch
+from monai.transforms import Compose
 from PIL import Image
 
 from scripts.data import superpixels
 from scripts.data.superpixels import Superpixels, segment
 from scripts.errors import InputError
+from scripts.io.reading import LoadCheckedImaged
+from scripts.transforms import UprightSliced
 
 pytest.importorskip("skimage")
 
@@ -31,14 +35,20 @@ def test_one_colour_alone_is_one_object():
     assert set(np.unique(segment(np.full((50, 60, 3), 90, np.uint8), np.random.default_rng(0)))) == {1}
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
-def test_the_label_has_the_pictures_size_and_is_the_same_each_time(tmp_path, squares, mode):
-    array = squares.astype(np.uint16) * 100 if mode == "I;16" else squares
+def test_the_label_has_the_pictures_size_and_is_the_same_each_time(tmp_path, squares, mode, suffix):
+    suffix = "png" if mode == "I;16" else suffix
+    path, array = tmp_path / f"picture.{suffix}", squares.astype(np.uint16) * 100 if mode == "I;16" else squares
     picture = Image.fromarray(array)
-    (picture.convert("RGB") if mode == "RGB" else picture).resize((500, 300)).save(tmp_path / "picture.png")
-    label = Superpixels(str(tmp_path / "picture.png"))
+    (picture.convert("RGB") if mode == "RGB" else picture).resize((500, 300)).save(path)
+    label = Superpixels(str(path))
     ids = label()
     assert ids.shape == (1, 500, 300) and ids.max() >= 2
+    loaded = Compose([LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True), UprightSliced()])(
+        {"image": label.path, "label": label, "slice": 0}
+    )
+    assert torch.equal(loaded["label"][0], ids.as_tensor()[0].T)
     assert (ids == label()).all()
     assert not np.array_equal(ids, Superpixels(label.path, seed=1)())
 
