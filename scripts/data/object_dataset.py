@@ -78,20 +78,18 @@ class ObjectDataset(CacheDataset):
             for name, (pair, slices) in zip(short_names(pair["image"] for pair, _ in found), found)
             for item in list_items(pair, name, slices, pair.get("classes", classes), objects_per_item, whole, layout)
         ]
+        made = made_items([pair for pair in data if callable(pair["label"])])
+        items += made
         if data and not items:
             wanted = f" of the classes {dict(classes)}" if classes and not problems else ""
             raise InputError(
                 problems[0] if len(data) == 1 and problems else f"no usable object{wanted} in {len(data)} images"
             )
-        read = [pair for pair in data if callable(pair["label"]) and not callable(pair["image"])]
-        drawn = [pair for pair in data if callable(pair["image"])]
-        for pair in [*read, *drawn]:
-            case: Case = {"image": str(pair["image"]), "slice": 0, "objects": [], "areas": []}
-            items.append({**pair, "slice": 0, "objects": [], "case": write_case(case)})
         count = sum(len(item["objects"]) for item in items)
         left_out = f", {len(problems)} images left out" if problems else ""
-        logger.info(f"{count} objects on {len(items)} items of {len(found)} images{left_out}")
-        kept = int(cache_rate * (len(items) - len(drawn)))  # of those that come first
+        made_up = f", and {len(made)} with labels that are made" if made else ""
+        logger.info(f"{count} objects on {len(items) - len(made)} items of {len(found)} images{left_out}{made_up}")
+        kept = int(cache_rate * sum(not callable(item["image"]) for item in items))  # of those that come first
         super().__init__(items, transform, cache_num=kept, progress=False, copy_cache=True)
 
     def mean_diameter(self) -> float:
@@ -99,6 +97,15 @@ class ObjectDataset(CacheDataset):
         cases = [read_case(item["case"]) for item in self.data]
         areas = [area for case in cases if case["objects"] != [UNION_OBJECT] for area in case["areas"]]
         return 2 * math.sqrt(sum(areas) / max(len(areas), 1) / math.pi)
+
+
+def made_items(pairs: Sequence[Pair]) -> list[dict]:
+    """List an item for each label that is made: those of files first, then those whose image is made too."""
+    items = []
+    for pair in sorted(pairs, key=lambda pair: callable(pair["image"])):
+        case: Case = {"image": str(pair["image"]), "slice": 0, "objects": [], "areas": []}
+        items.append({**pair, "slice": 0, "objects": [], "case": write_case(case)})
+    return items
 
 
 def list_items(

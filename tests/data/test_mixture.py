@@ -117,6 +117,8 @@ def test_drawn_pictures_and_superpixels_are_sets_of_their_own(mixture, tmp_path)
 
 
 def test_drawn_pictures_are_not_kept_in_memory(mixture, tmp_path):
+    alone = ObjectDataset(mixture_datalist([{"made": 7}], "", 1)["training"], lambda item: item, cache_rate=1.0)
+    assert len(alone) == 7 and alone.cache_num == 0
     lists = mixture_datalist([mixture[0], {"made": 50}], str(tmp_path), val_images=1)
     dataset = ObjectDataset(lists["training"], lambda item: item, cache_dir=str(tmp_path / "c"), cache_rate=1.0)
     assert len(dataset) == 54 and dataset.cache_num == 4
