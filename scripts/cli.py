@@ -32,7 +32,7 @@ METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
 
 PATHS = {
     *("dataset_dir", "output_dir", "ckpt_dir", "cache_dir", "ckpt_path", "pretrained", "resume_path", "mask"),
-    *("exported_dir", "bundle_root", "tensorboard_dir"),
+    *("exported_dir", "bundle_root", "tensorboard_dir", "second_dir"),
 }
 DISTRIBUTED = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer")  # in what torch.distributed says
 

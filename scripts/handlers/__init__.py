@@ -15,6 +15,7 @@ from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
 from .resuming import RunState
 from .run_lock import RunLock
+from .second_copy import SecondCopy
 from .seeding import SeedEachEpoch
 from .time_left import TimeLeft
 from .time_limit import TimeLimit
@@ -32,6 +33,7 @@ __all__ = [
     "PredictionSaver",
     "RunLock",
     "RunState",
+    "SecondCopy",
     "SeedEachEpoch",
     "StopOnNonFinite",
     "TimeLeft",

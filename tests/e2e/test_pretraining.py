@@ -57,7 +57,8 @@ def test_a_run_in_two_pieces_ends_where_one_ends_that_was_not_stopped(folder, mi
 
 
 def test_what_is_kept_of_a_run_is_small(folder, mixture):
-    pretrain(folder, mixture, max_epochs=1, val_interval=1000)
+    pretrain(folder, mixture, max_epochs=1, val_interval=1000, second_dir=folder / "second")
+    assert (folder / "second" / "last.pth").read_bytes() == (folder / "models" / "last.pth").read_bytes()
     weights = sum(p.numel() for p in network_of(TRAIN).parameters())
     assert (folder / "models" / "last.pth").stat().st_size < 6.3 * weights  # of 16 bytes a weight in all
 
