@@ -15,5 +15,5 @@ last=models/last.pth # of this run, when the job was stopped and is started agai
 srun .venv/bin/torchrun \
   --nnodes="$SLURM_NNODES" --nproc_per_node=4 \
   --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$first_node:29500" \
-  -m monai.bundle run training --config_file "['configs/train.yaml','configs/multi_gpu_train.yaml']" \
+  -m monai.bundle run training --config_file "['configs/train.yaml','configs/multi_gpu.yaml']" \
   $([ -f "$last" ] && echo "--resume_path $last") "$@"

@@ -142,7 +142,7 @@ def check_settings(argv: Sequence[str]) -> None:
     processes = int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
     if processes > 1 and "multi_gpu" not in str(files):
         raise InputError(
-            f"{processes} processes would each do all the work: end config_file with one of configs/multi_gpu_*.yaml"
+            f"{processes} processes would each do all the work: end config_file with one of configs/multi_gpu*.yaml"
         )
     parser = ConfigParser()
     parser.read_config(files)

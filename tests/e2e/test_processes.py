@@ -29,11 +29,11 @@ from tests.files import write_picture
 
 pytestmark = pytest.mark.slow
 
-TRAIN_TOGETHER = [TRAIN, "configs/multi_gpu_train.yaml"]
-ALSO_TOGETHER = [TRAIN, "configs/also_validate.yaml", "configs/multi_gpu_train.yaml"]
-EVALUATE_TOGETHER = [*EVALUATE, "configs/multi_gpu_evaluate.yaml"]
+TRAIN_TOGETHER = [TRAIN, "configs/multi_gpu.yaml"]
+ALSO_TOGETHER = [TRAIN, "configs/also_validate.yaml", "configs/multi_gpu.yaml"]
+EVALUATE_TOGETHER = [*EVALUATE, "configs/multi_gpu.yaml"]
 PREDICT_TOGETHER = [INFERENCE, "configs/multi_gpu_inference.yaml"]
-PRETRAIN_TOGETHER = [TRAIN, "configs/pretrain.yaml", "configs/multi_gpu_train.yaml"]
+PRETRAIN_TOGETHER = [TRAIN, "configs/pretrain.yaml", "configs/multi_gpu.yaml"]
 SAME_EACH_TIME = {  # nothing drawn, but for the order, which is left as it is
     "train_prompts": {"box": 1.0},
     "rounds": 1,
@@ -114,7 +114,7 @@ def test_without_their_config_they_are_refused(folder, dataset):
     results = run_processes(2, "training", TRAIN, **SMALL, dataset_dir=dataset, **places(folder))
     for result in results:
         assert result.errors == [
-            "error: 2 processes would each do all the work: end config_file with one of configs/multi_gpu_*.yaml"
+            "error: 2 processes would each do all the work: end config_file with one of configs/multi_gpu*.yaml"
         ]
 
 

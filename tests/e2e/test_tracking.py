@@ -18,7 +18,7 @@ def read(folder):
 
 
 def test_a_run_of_two_processes_is_followed_once_with_its_settings_and_pictures(folder, dataset):
-    processes, config = 2, [TRAIN, "configs/multi_gpu_train.yaml"]
+    processes, config = 2, [TRAIN, "configs/multi_gpu.yaml"]
     given = {**SMALL, "dataset_dir": dataset, "max_epochs": 2, "tracking": "configs/mlflow.yaml", "run_name": "first"}
     results = run_processes(processes, "training", config, **given, **places(folder))
     assert [result.code for result in results] == [0] * processes, results[0].err
