@@ -63,7 +63,7 @@ class FullModel(nn.Module):
 
         Args:
             image: (B, 3, H, W), RGB in 0..1.
-            points: (B, Q, N, 2), (x, y) in pixels of an image of ``size``.
+            points: (B, Q, N, 2), (x, y) in pixels of ``image``.
             point_labels: (B, Q, N) integers: see :mod:`scripts.prompts.form`.
         """
         height, width = image.shape[2:]
