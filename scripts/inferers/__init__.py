@@ -3,5 +3,6 @@
 
 from .everything import EverythingInferer
 from .prompted_slices import PromptedSliceInferer
+from .spread import EndOfObject, SpreadInferer
 
-__all__ = ["EverythingInferer", "PromptedSliceInferer"]
+__all__ = ["EndOfObject", "EverythingInferer", "PromptedSliceInferer", "SpreadInferer"]

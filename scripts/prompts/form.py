@@ -50,6 +50,7 @@ class Entry(TypedDict, total=False):
     box: list[int]  # of an instance that nobody asked for, and so its area in pixels and its stability
     area: int
     stability: float
+    extent: list[int]  # first and last slice of the object, where it was spread through a volume; empty for none
 
 
 def write_entries(image: Any, entries: Sequence[Entry]) -> None:

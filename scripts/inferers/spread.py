@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spread the answers of prompted slices through a volume, slice by slice, to where each object ends.
+
+After micro-sam (Archit et al., "Segment Anything for Microscopy", 2025), which prompts a slice by its neighbour's mask
+and stops where the two differ. Two things differ on purpose: slices that a user prompted are never changed, and an
+object may also end by its area and by what the network believes of its own mask.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from ..io.axes import upright
+from ..losses.mask_loss import mask_iou
+from ..networks.promptable import Promptable
+from ..prompts.corrections import correction_click
+from ..prompts.crops import Crop, SmallObjectCropper, mask_box
+from ..prompts.form import BOTTOM_RIGHT, TOP_LEFT, Prompt, read_entries, write_entries
+from .prompted_slices import PromptedSliceInferer
+from .session import PromptSession
+from .slices import source_state
+
+
+@dataclass(frozen=True)
+class EndOfObject:
+    """Where an object that is followed from slice to slice ends.
+
+    Args:
+        iou: least IoU of a mask with that of the slice before.
+        area: least area, as a share of that of the slice before; it is also how much larger it may be.
+        predicted_iou: least IoU that the network predicts of its mask.
+    """
+
+    iou: float = 0.5
+    area: float = 0.3
+    predicted_iou: float = 0.4
+
+    def __call__(self, mask: Tensor, before: Tensor, predicted_iou: float) -> bool:
+        """Return whether a mask is no longer the object's.
+
+        Args:
+            mask: (H, W) bool.
+            before: (H, W) bool of the slice before.
+            predicted_iou: of the mask.
+        """
+        area, area_before = int(mask.sum()), int(before.sum())
+        if not area or predicted_iou < self.predicted_iou or not self.area <= area / area_before <= 1 / self.area:
+            return True
+        return float(mask_iou(mask.float() - 0.5, before.float())) < self.iou
+
+
+class SpreadInferer(PromptedSliceInferer):
+    """Segment whole objects of a volume from prompts on a few of its slices.
+
+    Prompted slices are answered as :class:`PromptedSliceInferer` does, and stay as they are. From each the object is
+    followed both ways: a slice is prompted by the mask of its neighbour, by its box and its innermost point. Between
+    two prompted slices it is followed from both to the middle; beyond, to where ``end`` says that it ends. A prompted
+    slice with an empty answer bounds it. Where objects meet, the larger logit wins.
+
+    Args:
+        end: tells where an object ends.
+        box_margin: how far the neighbour's box is enlarged on each side, as a share of its side.
+        show_mask: whether the network is also shown the neighbour's mask.
+        crop: see :class:`PromptedSliceInferer`, as the others.
+        mask_feedback: as there.
+        to_rgb: as there.
+        kept_slices: as there; each slice is encoded once.
+    """
+
+    def __init__(
+        self,
+        end: EndOfObject | None = None,
+        box_margin: float = 0.05,
+        show_mask: bool = False,
+        crop: SmallObjectCropper | None = None,
+        mask_feedback: bool = True,
+        to_rgb: Callable | None = None,
+        kept_slices: int = 128,
+    ) -> None:
+        super().__init__(crop, None, mask_feedback, to_rgb, kept_slices, merge=True)
+        self.end = end or EndOfObject()
+        self.box_margin = box_margin
+        self.show_mask = show_mask
+
+    def __call__(self, inputs: Tensor, network: Promptable, *args: Any, **kwargs: Any) -> MetaTensor:
+        """Answer the prompted slices of a volume, and spread.
+
+        Args:
+            inputs: (1, C, X, Y, Z), with its prompts; an image (1, C, X, Y) has nowhere to spread to.
+            network: that answers.
+
+        Returns:
+            (1, 1, X, Y[, Z]) ids: object q is q + 1. In ``meta["prompts"]`` each prompt says from which slice to which
+            its object extends.
+        """
+        result = super().__call__(inputs, network, *args, **kwargs)
+        if inputs.ndim != 5:
+            return result
+        entries = read_entries(result) or []
+        anchors: dict[int, dict[int, Tensor]] = {}  # (H, W) masks of prompted slices, by object
+        for entry in entries:
+            ids = upright(result.as_tensor()[0, ..., entry["slice"]])[0]
+            anchors.setdefault(entry["object"], {})[entry["slice"]] = ids == entry["object"] + 1
+        best: dict[int, Tensor] = {}  # the largest logits so far, of each slice that was reached
+        prompted = {entry["slice"] for entry in entries}
+        extents = {}
+        for index, masks in anchors.items():
+            reached = {k for k, mask in masks.items() if mask.any()}
+            for k, (x0, y0, x1, y1), logits in self.follow(inputs, network, masks):
+                ids = upright(result.as_tensor()[0, ..., k])[0]
+                largest = best.setdefault(k, torch.zeros(ids.shape, device=logits.device))[y0:y1, x0:x1]
+                ids = ids[y0:y1, x0:x1]
+                wins = (logits > largest) & ((ids == 0) | (k not in prompted))
+                ids[wins], largest[wins] = index + 1, logits[wins]
+                reached.add(k)
+            extents[index] = [min(reached), max(reached)] if reached else []
+        for entry in entries:
+            entry["extent"] = extents[entry["object"]]
+        write_entries(result, entries)
+        return result
+
+    def follow(
+        self, inputs: Tensor, network: Promptable, anchors: dict[int, Tensor]
+    ) -> Iterator[tuple[int, Crop, Tensor]]:
+        """Follow one object through the slices between and beyond those that were prompted.
+
+        Args:
+            inputs: (1, C, X, Y, Z).
+            network: that answers.
+            anchors: (H, W) mask of each prompted slice.
+
+        Returns:
+            The slice, the part of it that was looked at and its logits, one after the other.
+        """
+        depth, known = inputs.shape[4], sorted(anchors)
+        walks = [(known[0], -1, known[0], True), (known[-1], depth, depth - 1 - known[-1], True)]
+        for low, high in pairwise(known):
+            between = high - low - 1
+            if anchors[low].any() and anchors[high].any():
+                walks += [(low, high, (between + 1) // 2, False), (high, low, between // 2, False)]
+            else:  # an empty one bounds the other
+                walks += [(low, high, between, True), (high, low, between, True)]
+        for start, towards, steps, is_open in walks:
+            before, step = anchors[start], 1 if towards > start else -1
+            for k in range(start + step, start + step * (steps + 1), step):
+                if not before.any():
+                    break
+                view, logits, iou = self.look(inputs, network, k, before)
+                mask = torch.zeros_like(before)
+                mask[view[1] : view[3], view[0] : view[2]] = logits > 0
+                if (is_open and self.end(mask, before, iou)) or not mask.any():
+                    break
+                yield k, view, logits
+                before = mask
+
+    def look(self, inputs: Tensor, network: Promptable, k: int, before: Tensor) -> tuple[Crop, Tensor, float]:
+        """Predict an object on a slice from its mask on the slice before.
+
+        Args:
+            inputs: (1, C, X, Y, Z).
+            network: that answers.
+            k: index of the slice.
+            before: (H, W) bool, not empty.
+
+        Returns:
+            The part (x0, y0, x1, y1) that was looked at, its logits (h, w), and the predicted IoU.
+        """
+        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        image = upright(self.rgb_slice(inputs, volume[..., k]))
+        source = source_state(inputs)
+        session = PromptSession(
+            network, image, self.crop, self.mask_feedback, None, self.kept_of(network, source and (*source, k))
+        )
+        session.start_from_masks([before] if self.show_mask else [])
+        session.run([prompt_of(before.cpu().numpy(), self.box_margin)])
+        view = session.views[0]
+        return *session.part(view), view.iou
+
+
+def prompt_of(mask: np.ndarray, margin: float) -> Prompt:
+    """Return the enlarged box and the innermost point of a mask.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        margin: of the box on each side, as a share of its side.
+    """
+    click = correction_click(np.zeros_like(mask), mask)
+    if click is None:
+        raise ValueError("an empty mask says nothing of where the object is on the next slice")
+    box = np.reshape(np.array(mask_box(mask), np.float32), (2, 2))
+    room = margin * (box[1] - box[0] + 1)
+    box = (box + [-room, room]).clip(0, np.array(mask.shape[::-1], np.float32) - 1)
+    labels = np.concatenate([[TOP_LEFT, BOTTOM_RIGHT], click.labels])
+    return Prompt(np.concatenate([box, click.points]).astype(np.float32), labels)
