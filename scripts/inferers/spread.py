@@ -37,9 +37,9 @@ class EndOfObject:
         predicted_iou: least IoU that the network predicts of its mask.
     """
 
-    iou: float = 0.5
-    area: float = 0.3
-    predicted_iou: float = 0.4
+    iou: float = 0.75
+    area: float = 0.5
+    predicted_iou: float = 0.5
 
     def __call__(self, mask: Tensor, before: Tensor, predicted_iou: float) -> bool:
         """Return whether a mask is no longer the object's.
@@ -76,8 +76,8 @@ class SpreadInferer(PromptedSliceInferer):
     def __init__(
         self,
         end: EndOfObject | None = None,
-        box_margin: float = 0.05,
-        show_mask: bool = False,
+        box_margin: float = 0.0,
+        show_mask: bool = True,
         crop: SmallObjectCropper | None = None,
         mask_feedback: bool = True,
         to_rgb: Callable | None = None,

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spreading as a user starts it: a volume and a click come in, a mask of the whole object goes out on its grid."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from tests.e2e.bundle import INFERENCE, run_warm
+from tests.files import write_nifti
+
+pytestmark = pytest.mark.slow
+
+SPREAD = [INFERENCE, "configs/spread.yaml"]
+AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.1, 0.8, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1]])  # oblique, flipped, anisotropic
+
+
+@pytest.fixture(scope="module")
+def scan(shared):
+    """A bright organ that is tilted, in noise: its file, and where it is."""
+    x, y, z = np.meshgrid(*(np.arange(n) for n in (96, 80, 24)), indexing="ij")
+    organ = ((x - 45 - 1.5 * (z - 12)) / 20) ** 2 + ((y - 38) / 16) ** 2 + ((z - 12) / 9) ** 2 < 1
+    volume = 60 + 120 * organ + np.random.default_rng(0).normal(0, 4, organ.shape)
+    write_nifti(shared / "scan.nii.gz", volume.astype(np.int16), AFFINE)
+    return shared / "scan.nii.gz", organ
+
+
+def test_one_click_segments_the_whole_organ_on_the_files_grid(scan, folder):
+    path, organ = scan
+    settings = {"ckpt_path": "models/efficient_sam_vitt_base.pth", "dataset_dir": path, "output_dir": folder}
+    result = run_warm("inferring", SPREAD, points="[[45,38,1]]", slice=12, **settings)
+    assert result.code == 0, result.err
+    mask = nibabel.load(folder / "scan_mask.nii.gz")
+    assert np.allclose(mask.affine, AFFINE, atol=1e-5)
+    found = np.asarray(mask.dataobj) == 1
+    assert 2 * (found & organ).sum() / (found.sum() + organ.sum()) > 0.9
+    (said,) = json.loads((folder / "scan_prediction.json").read_text())["objects"]
+    present = np.flatnonzero(found.any((0, 1)))
+    assert said["extent"] == [present[0], present[-1]] and said["slice"] == 12
+
+
+def test_a_mistyped_setting_is_refused(scan, folder):
+    result = run_warm("inferring", SPREAD, dataset_dir=scan[0], output_dir=folder, least_iuo=0.5)
+    assert result.code == 1 and result.errors == ["error: --least_iuo is not a setting: did you mean --least_iou?"]
