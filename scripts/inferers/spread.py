@@ -32,8 +32,8 @@ class EndOfObject:
     """Where an object that is followed from slice to slice ends.
 
     Args:
-        iou: least IoU of a mask with that of the slice before.
-        area: least area, as a share of that of the slice before; it is also how much larger it may be.
+        iou: least IoU of a mask with that of the slice before, where slices lie as close as pixels.
+        area: least area, as a share of that of the slice before, and how much larger it may be, likewise.
         predicted_iou: least IoU that the network predicts of its mask.
     """
 
@@ -41,18 +41,19 @@ class EndOfObject:
     area: float = 0.5
     predicted_iou: float = 0.5
 
-    def __call__(self, mask: Tensor, before: Tensor, predicted_iou: float) -> bool:
+    def __call__(self, mask: Tensor, before: Tensor, predicted_iou: float, steps: float = 1.0) -> bool:
         """Return whether a mask is no longer the object's.
 
         Args:
             mask: (H, W) bool.
             before: (H, W) bool of the slice before.
             predicted_iou: of the mask.
+            steps: distance of the two slices, in pixels; what each step may take off is taken off so many times.
         """
-        area, area_before = int(mask.sum()), int(before.sum())
-        if not area or predicted_iou < self.predicted_iou or not self.area <= area / area_before <= 1 / self.area:
+        area, area_before, least_area = int(mask.sum()), int(before.sum()), self.area**steps
+        if not area or predicted_iou < self.predicted_iou or not least_area <= area / area_before <= 1 / least_area:
             return True
-        return float(mask_iou(mask.float() - 0.5, before.float())) < self.iou
+        return float(mask_iou(mask.float() - 0.5, before.float())) < self.iou**steps
 
 
 class SpreadInferer(PromptedSliceInferer):
@@ -139,6 +140,7 @@ class SpreadInferer(PromptedSliceInferer):
             The slice, the part of it that was looked at and its logits, one after the other.
         """
         depth, known = inputs.shape[4], sorted(anchors)
+        steps_between = slice_distance(inputs)
         walks = [(known[0], -1, known[0], True), (known[-1], depth, depth - 1 - known[-1], True)]
         for low, high in pairwise(known):
             between = high - low - 1
@@ -154,7 +156,7 @@ class SpreadInferer(PromptedSliceInferer):
                 view, logits, iou = self.look(inputs, network, k, before)
                 mask = torch.zeros_like(before)
                 mask[view[1] : view[3], view[0] : view[2]] = logits > 0
-                if (is_open and self.end(mask, before, iou)) or not mask.any():
+                if (is_open and self.end(mask, before, iou, steps_between)) or not mask.any():
                     break
                 yield k, view, logits
                 before = mask
@@ -181,6 +183,14 @@ class SpreadInferer(PromptedSliceInferer):
         session.run([prompt_of(before.cpu().numpy(), self.box_margin)])
         view = session.views[0]
         return *session.part(view), view.iou
+
+
+def slice_distance(image: Tensor) -> float:
+    """Return how far apart the slices of a volume (1, C, X, Y, Z) lie, in pixels; 1 where nothing says it."""
+    if not isinstance(image, MetaTensor):
+        return 1.0
+    x, y, z = torch.as_tensor(image.affine).reshape(-1, 4, 4)[0, :3, :3].norm(dim=0).tolist()
+    return min(max(z / max((x * y) ** 0.5, 1e-6), 0.25), 4.0)  # a header may be wrong
 
 
 def prompt_of(mask: np.ndarray, margin: float) -> Prompt:

@@ -13,7 +13,9 @@ from tests.files import write_nifti
 pytestmark = pytest.mark.slow
 
 SPREAD = [INFERENCE, "configs/spread.yaml"]
-AFFINE = np.array([[-0.8, 0.1, 0, 30], [0.1, 0.8, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1]])  # oblique, flipped, anisotropic
+AFFINE = np.array(
+    [[-0.8, 0.1, 0, 30], [0.1, 0.8, 0, -20], [0, 0, 2.5, 7], [0, 0, 0, 1]]
+)  # oblique, flipped, anisotropic
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from scripts.inferers import EndOfObject, PromptedSliceInferer, SpreadInferer
-from scripts.inferers.spread import prompt_of
+from scripts.inferers.spread import prompt_of, slice_distance
 from scripts.prompts.form import read_entries
 from scripts.transforms import RequestPromptsd
 from tests.inferers.brightness import BrightnessNetwork
@@ -24,8 +24,8 @@ def organ(centre=CENTRE, radii=RADII, tilt=0.6):
     return torch.from_numpy(sum(parts) < 1)
 
 
-def spread(volume, inferer=None, **prompts):
-    image = MetaTensor(volume.float().expand(3, *volume.shape), affine=torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0])))
+def spread(volume, inferer=None, spacing=(2.0, 2.0, 2.0), **prompts):
+    image = MetaTensor(volume.float().expand(3, *volume.shape), affine=torch.diag(torch.tensor([*spacing, 1.0])))
     item = RequestPromptsd(**{"points": None, "boxes": None, "slice_index": None, **prompts})({"image": image})
     network = BrightnessNetwork()
     result = (inferer or SpreadInferer())(item["image"][None], network)
@@ -47,7 +47,7 @@ def test_one_click_finds_the_whole_of_a_tilted_organ(k):
     (entry,) = read_entries(result)
     assert present[0] <= entry["extent"][0] <= present[0] + 3 and present[-1] - 3 <= entry["extent"][1] <= present[-1]
     assert len(network.encoded) <= len(present) + 2
-    assert torch.equal(result.affine, torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64)))
+    assert torch.equal(result.affine, torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)))
 
 
 def test_a_prompted_slice_is_never_changed_however_often_it_spreads():
@@ -144,3 +144,20 @@ def test_a_neighbour_prompts_by_its_enlarged_box_and_its_innermost_point():
     assert prompt_of(np.ones((5, 5), bool), 0.5).points[:2].tolist() == [[0, 0], [4, 4]]
     with pytest.raises(ValueError, match="an empty mask"):
         prompt_of(np.zeros((5, 5), bool), 0.1)
+
+
+def test_thick_slices_may_differ_more():
+    truth = organ(radii=(12.0, 9.0, 14.0), tilt=0.3)[..., 2::4]  # every fourth slice
+    points = [[22, 18, 3, 1]]
+    thick, _ = spread(truth, spacing=(1.0, 1.0, 4.0), points=points)
+    thin, _ = spread(truth, points=points)
+    assert dice(thick[0, 0] == 1, truth) > 0.97 > 0.9 > dice(thin[0, 0] == 1, truth)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps"), [((1, 1, 1), 1), ((2, 0.5, 3), 3), ((1, 1, 40), 4), ((0, 0, 1), 4), ((5, 5, 1), 0.25)]
+)
+def test_the_distance_of_slices_is_in_pixels_and_bounded(spacing, steps):
+    image = MetaTensor(torch.zeros(1, 1, 2, 2, 2), affine=torch.diag(torch.tensor([*spacing, 1.0])))
+    assert slice_distance(image) == pytest.approx(steps)
+    assert slice_distance(torch.zeros(1, 1, 2, 2, 2)) == 1
