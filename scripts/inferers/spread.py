@@ -48,7 +48,7 @@ class EndOfObject:
             mask: (H, W) bool.
             before: (H, W) bool of the slice before.
             predicted_iou: of the mask.
-            steps: distance of the two slices, in pixels; what each step may take off is taken off so many times.
+            steps: how often what one step may take off is taken off.
         """
         area, area_before, least_area = int(mask.sum()), int(before.sum()), self.area**steps
         if not area or predicted_iou < self.predicted_iou or not least_area <= area / area_before <= 1 / least_area:
@@ -140,7 +140,9 @@ class SpreadInferer(PromptedSliceInferer):
             The slice, the part of it that was looked at and its logits, one after the other.
         """
         depth, known = inputs.shape[4], sorted(anchors)
-        steps_between = slice_distance(inputs)
+        steps_between = (
+            slice_distance(inputs) ** 0.5
+        )  # the whole of it lets objects of thick slices run past their ends
         walks = [(known[0], -1, known[0], True), (known[-1], depth, depth - 1 - known[-1], True)]
         for low, high in pairwise(known):
             between = high - low - 1
