@@ -147,11 +147,11 @@ def test_a_neighbour_prompts_by_its_enlarged_box_and_its_innermost_point():
 
 
 def test_thick_slices_may_differ_more():
-    truth = organ(radii=(12.0, 9.0, 14.0), tilt=0.3)[..., 2::4]  # every fourth slice
+    truth = organ(radii=(12.0, 9.0, 14.0), tilt=0.2)[..., 2::4]  # every fourth slice
     points = [[22, 18, 3, 1]]
     thick, _ = spread(truth, spacing=(1.0, 1.0, 4.0), points=points)
     thin, _ = spread(truth, points=points)
-    assert dice(thick[0, 0] == 1, truth) > 0.97 > 0.9 > dice(thin[0, 0] == 1, truth)
+    assert dice(thick[0, 0] == 1, truth) > 0.9 > dice(thin[0, 0] == 1, truth)
 
 
 @pytest.mark.parametrize(
