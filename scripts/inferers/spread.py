@@ -16,9 +16,11 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from ..errors import InputError
 from ..io.axes import upright
 from ..losses.mask_loss import mask_iou
 from ..networks.promptable import Promptable
+from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
 from ..prompts.crops import Crop, SmallObjectCropper, mask_box
 from ..prompts.form import BOTTOM_RIGHT, TOP_LEFT, Prompt, read_entries, write_entries
@@ -72,6 +74,11 @@ class SpreadInferer(PromptedSliceInferer):
         mask_feedback: as there.
         to_rgb: as there.
         kept_slices: as there; each slice is encoded once.
+        layout: of the classes of a network that has a mask for each, which cannot be spread; it must be nothing.
+        merge: whether a label map is asked for, as it must be.
+
+    Raises:
+        InputError: when the network answers by classes, or probabilities are asked for.
     """
 
     def __init__(
@@ -83,7 +90,13 @@ class SpreadInferer(PromptedSliceInferer):
         mask_feedback: bool = True,
         to_rgb: Callable | None = None,
         kept_slices: int = 128,
+        layout: ClassLayout | None = None,
+        merge: bool = True,
     ) -> None:
+        if layout is not None:
+            raise InputError("weights with class masks cannot be spread through a volume: give others")
+        if not merge:
+            raise InputError("spreading gives masks and no probabilities: leave output_probability out")
         super().__init__(crop, None, mask_feedback, to_rgb, kept_slices, merge=True)
         self.end = end or EndOfObject()
         self.box_margin = box_margin

@@ -42,6 +42,13 @@ def test_one_click_segments_the_whole_organ_on_the_files_grid(scan, folder):
     assert said["extent"] == [present[0], present[-1]] and said["slice"] == 12
 
 
+def test_probabilities_are_refused(scan, folder):
+    given = {"ckpt_path": "models/efficient_sam_vitt_base.pth", "dataset_dir": scan[0], "output_dir": folder}
+    result = run_warm("inferring", SPREAD, points="[[45,38,1]]", slice=12, output_probability=True, **given)
+    assert result.code == 1
+    assert result.errors == ["error: spreading gives masks and no probabilities: leave output_probability out"]
+
+
 def test_a_mistyped_setting_is_refused(scan, folder):
     result = run_warm("inferring", SPREAD, dataset_dir=scan[0], output_dir=folder, least_iuo=0.5)
     assert result.code == 1 and result.errors == ["error: --least_iuo is not a setting: did you mean --least_iou?"]

@@ -6,8 +6,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from scripts.errors import InputError
 from scripts.inferers import EndOfObject, PromptedSliceInferer, SpreadInferer
 from scripts.inferers.spread import prompt_of, slice_distance
+from scripts.prompts.class_layout import ClassLayout
 from scripts.prompts.form import read_entries
 from scripts.transforms import RequestPromptsd
 from tests.inferers.brightness import BrightnessNetwork
@@ -144,6 +146,18 @@ def test_a_neighbour_prompts_by_its_enlarged_box_and_its_innermost_point():
     assert prompt_of(np.ones((5, 5), bool), 0.5).points[:2].tolist() == [[0, 0], [4, 4]]
     with pytest.raises(ValueError, match="an empty mask"):
         prompt_of(np.zeros((5, 5), bool), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"layout": ClassLayout({"cell": [1]})}, "weights with class masks cannot be spread"),
+        ({"merge": False}, "spreading gives masks and no probabilities: leave output_probability out"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        SpreadInferer(**given)
 
 
 def test_thick_slices_may_differ_more():
