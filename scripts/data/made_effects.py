@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an imaging device does to a drawn picture: bias fields, blur, speckle, noise, hairs, highlights, its view."""
 
-import math
-
 import numpy as np
 from scipy import ndimage
 
-from .made_shapes import smooth_noise
+from .made_shapes import pixels_of, smooth_noise, wind
 
 
 def image_it(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,10 +49,8 @@ def _draw_hairs(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     size = len(image)
     lines = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 8)):
-        directions = rng.uniform(0, 2 * math.pi) + np.cumsum(rng.normal(0, 0.05, 120))
-        steps = 2 * np.cumsum(np.stack([np.cos(directions), np.sin(directions)], 1), 0)
-        path = np.round(rng.uniform(0, size, 2) + steps).astype(int)
-        path = path[((path >= 0) & (path < size)).all(1)]
+        line = wind(rng, 120, 0.05)
+        path = pixels_of(rng.uniform(0, size, 2) + line, lines.shape)
         lines[path[:, 1], path[:, 0]] = 1
     cover = np.clip(ndimage.gaussian_filter(lines, 1) * 4, 0, 1)[..., None]
     return image * (1 - cover) + cover * rng.uniform(0, 0.3)

@@ -110,12 +110,32 @@ def _star(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, radius: float)
     return np.hypot(u, v) < radius * np.clip(outline, 0.25, 2).astype(np.float32)[index]
 
 
+def wind(rng: np.random.Generator, steps: int, bend: float) -> np.ndarray:
+    """Return a winding line (steps, 2) from the origin, (x, y) in pixels, two of them a step.
+
+    Args:
+        rng: source of random numbers.
+        steps: of the line.
+        bend: deviation of the turn at each step, in radians.
+    """
+    directions = rng.uniform(0, 2 * math.pi) + np.cumsum(rng.normal(0, bend, steps))
+    return 2 * np.cumsum(np.stack([np.cos(directions), np.sin(directions)], 1), 0)
+
+
+def pixels_of(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the pixels (n, 2), (x, y), of points that lie in an image.
+
+    Args:
+        points: (N, 2), (x, y).
+        shape: (H, W) of the image.
+    """
+    pixels = np.round(points).astype(int)
+    return pixels[((pixels >= 0) & (pixels < shape[::-1])).all(1)]
+
+
 def _tube(rng: np.random.Generator, shape: tuple[int, ...], start: np.ndarray, radius: float) -> np.ndarray:
     """Draw a winding line of one width, from the middle on."""
-    steps = int(1.25 * radius) + 4
-    directions = rng.uniform(0, 2 * math.pi) + np.cumsum(rng.normal(0, 0.15, steps))
-    path = np.round(start + 2 * np.cumsum(np.stack([np.cos(directions), np.sin(directions)], 1), 0)).astype(int)
-    path = path[((path >= 0) & (path < shape[::-1])).all(1)]
+    path = pixels_of(start + wind(rng, int(1.25 * radius) + 4, 0.15), shape)
     far = np.ones(shape, bool)
     far[path[:, 1], path[:, 0]] = False
     width = max(1.2, radius * rng.uniform(0.08, 0.3))

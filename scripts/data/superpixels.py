@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..io.reading import LoadCheckedImaged
+from ..transforms.intensity import ToRGB
 
 felzenszwalb, has_skimage = optional_import("skimage.segmentation", name="felzenszwalb")
 SIDE = 256  # of the picture that is looked at, at most
@@ -48,11 +49,7 @@ class Superpixels:
         if not has_skimage:
             raise InputError("superpixels need scikit-image: pip install scikit-image, or leave them out")
         image = LoadCheckedImaged("image")({"image": self.path})["image"]
-        array = np.asarray(image[:3] if len(image) >= 3 else image[:1])
-        if array.dtype != np.uint8:
-            low, high = float(array.min()), float(array.max())
-            array = ((array - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
-        array = np.ascontiguousarray(np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0))
+        array = (255 * ToRGB()(image).permute(1, 2, 0)).round().to(torch.uint8).contiguous().numpy()
         picture = Image.fromarray(array)
         picture.thumbnail((SIDE, SIDE))
         ids = segment(np.asarray(picture), np.random.default_rng((self.seed, zlib.crc32(self.path.encode()))))

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 
 from ..errors import InputError
+from ..io.whole_files import written_whole
 
 
 class _ReplacingSaver(DiskSaver):
@@ -30,15 +31,9 @@ class _ReplacingSaver(DiskSaver):
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
         parts = checkpoint if len(self.files) > 1 else {self.files[0]: checkpoint}  # Ignite gives a single one bare
         for file in self.files:
-            path, part = Path(self.dirname) / file, parts[file]
-            unfinished = path.with_name(f".{file}.unfinished")
-            try:
-                with unfinished.open("wb") as stream:
-                    torch.save(part if len(part) > 1 else next(iter(part.values())), stream)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
-            unfinished.replace(path)
+            part = parts[file]
+            with written_whole(Path(self.dirname) / file) as path, path.open("wb") as stream:
+                torch.save(part if len(part) > 1 else next(iter(part.values())), stream)
 
     def remove(self, filename: str) -> None:
         pass  # the next write replaces the file in one step

@@ -6,7 +6,7 @@ al., 2022). First moments are linear in a block, second ones logarithmic: none b
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,17 +15,9 @@ from torch.nn import functional as F
 BLOCK = 128
 SMALL = 4096  # elements below which a tensor stays as it is
 TINY = 1e-30  # of a second moment
-MOMENTS = {"exp_avg": False, "exp_avg_sq": True}  # of torch's Adams; whether it is never negative
-
-
-class Stateful(Protocol):
-    """What has a state."""
-
-    def state_dict(self) -> Any:
-        """Return the state."""
-
-    def load_state_dict(self, state_dict: Any) -> Any:
-        """Take a state."""
+# steps of 8 bits, by the moments of torch's Adams; an even number of them has one for zero
+LEVELS = {"exp_avg": 254, "exp_avg_sq": 255}
+LOGARITHMIC = "exp_avg_sq"  # which is never negative
 
 
 class Compact:
@@ -35,8 +27,8 @@ class Compact:
         of: a network, whose weights become float16, or one of torch's Adams, whose moments become 8 bits.
     """
 
-    def __init__(self, of: Stateful) -> None:
-        self.of: Any = of
+    def __init__(self, of: Any) -> None:
+        self.of = of
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in fewer bytes."""
@@ -69,18 +61,17 @@ def shrink(tensor: Tensor, name: str) -> Any:
     """
     if not tensor.is_floating_point() or tensor.numel() < SMALL:
         return tensor
-    if name not in MOMENTS:
+    if name not in LEVELS:
         return tensor.half()
     flat = tensor.detach().float().flatten()
     values = F.pad(flat, [0, -len(flat) % BLOCK], value=float(flat[-1])).reshape(-1, BLOCK)
-    if MOMENTS[name]:
+    if name == LOGARITHMIC:
         values = values.clamp(min=TINY).log()
     low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-    if not MOMENTS[name]:
+    if name != LOGARITHMIC:
         high = torch.maximum(high.abs(), low.abs())
         low = -high  # so that zero stays zero
-    levels = 255 if MOMENTS[name] else 254
-    bits = ((values - low) / (high - low).clamp(min=1e-38) * levels).round().to(torch.uint8)
+    bits = ((values - low) / (high - low).clamp(min=1e-38) * LEVELS[name]).round().to(torch.uint8)
     return {"bits": bits, "low": low, "high": high, "shape": list(tensor.shape)}
 
 
@@ -93,7 +84,6 @@ def grow(value: Any, name: str) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value.float() if value.dtype == torch.float16 else value
-    is_log = MOMENTS[name]
-    values = value["low"] + value["bits"].float() / (255 if is_log else 254) * (value["high"] - value["low"])
+    values = value["low"] + value["bits"].float() / LEVELS[name] * (value["high"] - value["low"])
     count = int(torch.Size(value["shape"]).numel())
-    return (values.exp() if is_log else values).flatten()[:count].reshape(value["shape"])
+    return (values.exp() if name == LOGARITHMIC else values).flatten()[:count].reshape(value["shape"])

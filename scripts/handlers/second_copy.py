@@ -9,6 +9,8 @@ from pathlib import Path
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from ..io.whole_files import written_whole
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,10 +46,9 @@ class SecondCopy:
     def copy(self, engine: Engine) -> None:
         """Copy the file now."""
         target = Path(str(self.folder)) / self.path.name
-        unfinished = target.with_name(f".{target.name}.unfinished")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.path, unfinished)
-            unfinished.replace(target)
+            with written_whole(target) as path:
+                shutil.copyfile(self.path, path)
         except OSError as error:
             logger.warning(f"no second copy of {self.path} in {self.folder}: {error.strerror or error}")

@@ -23,9 +23,8 @@ from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
 from ..prompts.crops import Crop, SmallObjectCropper, mask_box
-from ..prompts.form import BOTTOM_RIGHT, TOP_LEFT, Prompt, read_entries, write_entries
+from ..prompts.form import BOTTOM_RIGHT, TOP_LEFT, Entry, Prompt, read_entries, write_entries
 from .prompted_slices import PromptedSliceInferer
-from .session import PromptSession
 from .slices import source_state
 
 
@@ -116,10 +115,10 @@ class SpreadInferer(PromptedSliceInferer):
         result = super().__call__(inputs, network, *args, **kwargs)
         if inputs.ndim != 5:
             return result
-        entries = read_entries(result) or []
+        entries, labels = read_entries(result) or [], result.as_tensor()[0, 0]
         anchors: dict[int, dict[int, Tensor]] = {}  # (H, W) masks of prompted slices, by object
         for entry in entries:
-            ids = upright(result.as_tensor()[0, ..., entry["slice"]])[0]
+            ids = upright(labels[..., entry["slice"]])
             anchors.setdefault(entry["object"], {})[entry["slice"]] = ids == entry["object"] + 1
         best: dict[int, Tensor] = {}  # the largest logits so far, of each slice that was reached
         prompted = {entry["slice"] for entry in entries}
@@ -127,7 +126,7 @@ class SpreadInferer(PromptedSliceInferer):
         for index, masks in anchors.items():
             reached = {k for k, mask in masks.items() if mask.any()}
             for k, (x0, y0, x1, y1), logits in self.follow(inputs, network, masks):
-                ids = upright(result.as_tensor()[0, ..., k])[0]
+                ids = upright(labels[..., k])
                 largest = best.setdefault(k, torch.zeros(ids.shape, device=logits.device))[y0:y1, x0:x1]
                 ids = ids[y0:y1, x0:x1]
                 wins = (logits > largest) & ((ids == 0) | (k not in prompted))
@@ -152,50 +151,49 @@ class SpreadInferer(PromptedSliceInferer):
         Returns:
             The slice, the part of it that was looked at and its logits, one after the other.
         """
+        volume, source = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, source_state(inputs)
         depth, known = inputs.shape[4], sorted(anchors)
-        steps_between = (
-            slice_distance(inputs) ** 0.5
-        )  # the whole of it lets objects of thick slices run past their ends
-        walks = [(known[0], -1, known[0], True), (known[-1], depth, depth - 1 - known[-1], True)]
+        # by the whole distance, objects of thick slices run past their ends
+        steps_between = slice_distance(inputs) ** 0.5
+        walks = [(known[0], -1, known[0], True), (known[-1], 1, depth - 1 - known[-1], True)]
         for low, high in pairwise(known):
             between = high - low - 1
             if anchors[low].any() and anchors[high].any():
-                walks += [(low, high, (between + 1) // 2, False), (high, low, between // 2, False)]
+                walks += [(low, 1, (between + 1) // 2, False), (high, -1, between // 2, False)]
             else:  # an empty one bounds the other
-                walks += [(low, high, between, True), (high, low, between, True)]
-        for start, towards, steps, is_open in walks:
-            before, step = anchors[start], 1 if towards > start else -1
+                walks += [(low, 1, between, True), (high, -1, between, True)]
+        for start, step, steps, is_open in walks:
+            before = anchors[start]
             for k in range(start + step, start + step * (steps + 1), step):
                 if not before.any():
                     break
-                view, logits, iou = self.look(inputs, network, k, before)
+                image = upright(self.rgb_slice(inputs, volume[..., k]))
+                view, logits, iou = self.look(image, network, before, source and (*source, k))
                 mask = torch.zeros_like(before)
                 mask[view[1] : view[3], view[0] : view[2]] = logits > 0
-                if (is_open and self.end(mask, before, iou, steps_between)) or not mask.any():
+                if not mask.any() or (is_open and self.end(mask, before, iou, steps_between)):
                     break
                 yield k, view, logits
                 before = mask
 
-    def look(self, inputs: Tensor, network: Promptable, k: int, before: Tensor) -> tuple[Crop, Tensor, float]:
+    def look(
+        self, image: Tensor, network: Promptable, before: Tensor, place: tuple | None
+    ) -> tuple[Crop, Tensor, float]:
         """Predict an object on a slice from its mask on the slice before.
 
         Args:
-            inputs: (1, C, X, Y, Z).
+            image: (1, 3, H, W) RGB in 0..1, upright.
             network: that answers.
-            k: index of the slice.
             before: (H, W) bool, not empty.
+            place: see :meth:`SliceInferer.answer`.
 
         Returns:
             The part (x0, y0, x1, y1) that was looked at, its logits (h, w), and the predicted IoU.
         """
-        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        image = upright(self.rgb_slice(inputs, volume[..., k]))
-        source = source_state(inputs)
-        session = PromptSession(
-            network, image, self.crop, self.mask_feedback, None, self.kept_of(network, source and (*source, k))
-        )
-        session.start_from_masks([before] if self.show_mask else [])
-        session.run([prompt_of(before.cpu().numpy(), self.box_margin)])
+        prompt = prompt_of(before.cpu().numpy(), self.box_margin)
+        entry: Entry = {"object": 0, "points": prompt.points.tolist(), "labels": prompt.labels.tolist()}
+        previous = before.int() if self.show_mask else None
+        session = self.segment(image, [entry], network, previous, self.kept_of(network, place))
         view = session.views[0]
         return *session.part(view), view.iou
 
