@@ -33,7 +33,7 @@ train: setup
 	$(RUN) monai.bundle run training --config_file configs/train.yaml --max_epochs 10 $(ARGS)
 	$(RUN) monai.bundle run evaluating --config_file "['configs/train.yaml','configs/evaluate.yaml']" $(ARGS)
 	$(if $(ARGS),,$(RUN) monai.bundle run inferring --config_file configs/inference.yaml)
-	@echo "ObjectView at, in $(if $(findstring --output_dir,$(ARGS)),your output_dir,eval): curves.png (training), panels (truth and answers)$(if $(ARGS),,, predictions (overlays))"
+	@echo "Look at, in $(if $(findstring --output_dir,$(ARGS)),your output_dir,eval): curves.png (training), panels (truth and answers)$(if $(ARGS),,, predictions (overlays))"
 	@echo "The scores are metrics.json there; the model is model.pt, in $(if $(findstring --ckpt_dir,$(ARGS)),your ckpt_dir,models). More: $(VENV)/bin/tensorboard --logdir, of the folder tensorboard there"
 
 test: setup lint $(LABEL_TESTS)

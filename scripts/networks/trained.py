@@ -3,15 +3,14 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch.nn as nn
 
 from ..errors import InputError
-from .adapters import adapter_parameters
+from .adapters.contract import Network, adapter_parameters, free_only
 
 logger = logging.getLogger(__name__)
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def train_only(network: Network, parts: Sequence[str] | None) -> Network:
@@ -36,9 +35,7 @@ def train_only(network: Network, parts: Sequence[str] | None) -> Network:
         if not found:
             raise InputError(f"the network has no part {part!r} to train: name its modules, such as mask_decoder")
         trained.update(found)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in trained)
-    return network
+    return free_only(network, trained)
 
 
 def parameters_of(network: nn.Module, part: str) -> list[str]:

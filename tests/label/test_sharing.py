@@ -70,17 +70,17 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first():
 
 
 def test_the_same_is_made_once_and_another_does_not_wait_for_it():
-    kept, made, start_from_masks = Kept(100, len), [], threading.Event()
+    kept, made, go_on = Kept(100, len), [], threading.Event()
 
     def slow():
-        start_from_masks.wait(10)
+        go_on.wait(10)
         made.append(1)
         return "slow"
 
     with ThreadPoolExecutor(8) as pool:
         same = [pool.submit(kept.get, "a", slow) for _ in range(4)]
         assert kept.get("b", lambda: "fast") == "fast"
-        start_from_masks.set()
+        go_on.set()
         assert {each.result() for each in same} == {"slow"}
     assert made == [1]
 

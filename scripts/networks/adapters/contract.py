@@ -7,7 +7,7 @@ one file beside this one and one line in :data:`KINDS`.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -151,9 +151,22 @@ def add_adapters(network: Network, adapters: Sequence[Mapping[str, Any]] = ({"ki
         raise ValueError("the network has adapters already: add them to a plain one")
     for numbers in chosen:
         KINDS[numbers.pop("kind")].add(network, **numbers)
-    added = set(adapter_parameters(network))
+    return free_only(network, adapter_parameters(network))
+
+
+def free_only(network: Network, names: Iterable[str]) -> Network:
+    """Let only some parameters of a network take gradients.
+
+    Args:
+        network: changed in place.
+        names: of the parameters.
+
+    Returns:
+        The same network.
+    """
+    free = set(names)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in added)
+        parameter.requires_grad_(name in free)
     return network
 
 

@@ -4,14 +4,13 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
 
 from ...errors import InputError
-
-Network = TypeVar("Network", bound=nn.Module)
+from .contract import Network
 
 
 def adapter_state_dict(network: nn.Module) -> dict[str, Tensor]:
