@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..data.inputs import InputLoader
 from ..errors import InputError
-from ..io.axes import upright
+from ..io.axes import on_file_axes, slice_axis, upright
 from ..io.dicom import write_segmentation
 from ..io.nifti import is_nifti, save_like
 from ..io.object_table import list_objects, write_objects
@@ -110,9 +110,9 @@ class PredictionSaver:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         entries = read_entries(labels) or []
         if self.output_type:
-            mask = self.save_segmentation(image, labels, entries, source, name)
+            mask = self.save_segmentation(on_file_axes(image), on_file_axes(labels), entries, source, name)
         else:
-            mask = self.save_mask(labels, source, name).name
+            mask = self.save_mask(on_file_axes(labels), source, name).name
         overlays = self.save_overlays(image, labels, entries, name)
         rows = [
             row
@@ -120,7 +120,9 @@ class PredictionSaver:
             for row in list_objects(upright_ids(labels, k), entries, k, self.names)
         ]
         write_objects(self.output_dir / f"{name}_objects.csv", rows)
-        report = {"image": str(source), "mask": mask, "overlays": overlays, "objects": entries}
+        report: dict[str, Any] = {"image": str(source), "mask": mask, "overlays": overlays, "objects": entries}
+        if slice_axis(image) != 2:
+            report["axis"] = slice_axis(image)
         if "seconds" in labels.meta:
             report["seconds"] = labels.meta["seconds"]
         (self.output_dir / f"{name}_prediction.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -185,7 +187,7 @@ class PredictionSaver:
             raise InputError("output_probability is of what prompts ask for: everything mode gives instances alone")
         path = str(self.output_dir / f"{name}_probability")
         save = SaveImage(output_ext=".nii.gz", output_dtype=np.float32, writer="NibabelWriter", **AS_IT_IS)
-        save(result[PROBABILITY_KEY].cpu(), filename=path)
+        save(on_file_axes(result[PROBABILITY_KEY]).cpu(), filename=path)
         if is_nifti(source):  # the same voxels, where the source lies
             saved: Any = nibabel.load(f"{path}.nii.gz")
             save_like(Path(f"{path}.nii.gz"), np.asarray(saved.dataobj), source)

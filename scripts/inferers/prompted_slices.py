@@ -2,7 +2,7 @@
 """Segment the prompted slices of an image or a volume, on its own grid."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..io.axes import upright
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
-from ..prompts.crops import SmallObjectCropper
+from ..prompts.crops import Crop, SmallObjectCropper
 from ..prompts.form import PREVIOUS_KEY, Entry, Prompt, asks, read_entries
 from .session import OUTSIDE_LOGIT, PromptSession
 from .slices import SliceInferer
@@ -42,6 +42,7 @@ class PromptedSliceInferer(SliceInferer):
             They are of one file's state and one network's weights, and go with the network.
         merge: give one label map, made object by object, so that memory does not grow with their number; else the
             logits of each object.
+        half_precision: keep embeddings in half of the bytes. Answers are of what is kept, the first one too.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class PromptedSliceInferer(SliceInferer):
         to_rgb: Callable | None = None,
         kept_slices: int = 16,
         merge: bool = False,
+        half_precision: bool = False,
     ) -> None:
         super().__init__(to_rgb)
+        self.half_precision = half_precision
         self.merge = merge
         self.mask_feedback = mask_feedback
         self.kept_slices = kept_slices
@@ -89,8 +92,13 @@ class PromptedSliceInferer(SliceInferer):
 
     def asked(self, inputs: Tensor, entries: list[Entry]) -> list[Entry]:
         """Leave out prompts that say nothing of an object, unless there is a mask that they correct."""
-        has_mask = getattr(inputs, "meta", {}).get(PREVIOUS_KEY) is not None
+        has_mask = self.previous_mask(inputs) is not None
         return [entry for entry in entries if has_mask or asks(entry)]
+
+    def previous_mask(self, inputs: Tensor) -> Tensor | None:
+        """Return the label map (X, Y, Z) that came with an image and that prompts correct, or nothing."""
+        previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]), with an axis of its batch
+        return None if previous is None else previous.reshape(*inputs.shape[2:4], -1)
 
     def answer(
         self,
@@ -103,9 +111,9 @@ class PromptedSliceInferer(SliceInferer):
     ) -> Sequence[Entry]:
         """Decode the objects that are asked for, and note what the network thinks of its answers in their entries."""
         classes = len(self.layout or [0])
-        previous = getattr(inputs, "meta", {}).get(PREVIOUS_KEY)  # (X, Y[, Z]) ids, with an axis of its batch
+        previous = self.previous_mask(inputs)
         if previous is not None:
-            previous = upright(previous.reshape(*inputs.shape[2:4], -1)[..., entries[0]["slice"]])
+            previous = upright(previous[..., entries[0]["slice"]])
         session = self.segment(image, entries, network, previous, self.kept_of(network, place))
         if self.merge:
             merge_looks(session, [entry["object"] for entry in entries for _ in range(classes)], self.layout, output[0])
@@ -128,14 +136,15 @@ class PromptedSliceInferer(SliceInferer):
             network: a :class:`scripts.networks.promptable.Promptable`.
             key: tells the slice and its file from others.
         """
+        make = HalfPrecision if self.half_precision else dict
         if key is None or torch.is_grad_enabled():
-            return {}
+            return make()
         key = (*key, weights_state(network))
         with self.lock:
             slices = self.kept.setdefault(network, OrderedDict())
             if len(slices.get(key, ())) > MOST_CROPS:
                 del slices[key]  # not emptied: another thread may be decoding from it
-            kept = slices.setdefault(key, {})
+            kept = slices.setdefault(key, make())
             slices.move_to_end(key)
             while len(slices) > self.kept_slices:
                 slices.popitem(last=False)
@@ -168,6 +177,20 @@ class PromptedSliceInferer(SliceInferer):
         session.start_from_masks(before)
         session.run(prompts)
         return session
+
+
+class HalfPrecision(dict):
+    """Embeddings by crop, kept in half of the bytes."""
+
+    def __setitem__(self, crop: Crop | None, embeddings: Tensor) -> None:
+        super().__setitem__(crop, embeddings.half())
+
+    def __getitem__(self, crop: Crop | None) -> Tensor:
+        return super().__getitem__(crop).float()
+
+    def update(self, embeddings: Iterable[tuple[Crop | None, Tensor]]) -> None:  # type: ignore[override]
+        for crop, each in embeddings:
+            self[crop] = each
 
 
 def merge_looks(session: PromptSession, owners: Sequence[int], layout: ClassLayout | None, labels: Tensor) -> None:

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor
 
-from ..io.axes import upright
+from ..io.axes import slice_axis, upright
 from ..io.file_state import file_state
 from ..networks.promptable import Promptable
 from ..prompts.form import Entry, write_entries
@@ -139,10 +139,13 @@ class SliceInferer(Inferer, ABC):
 
 
 def source_state(image: Tensor) -> tuple | None:
-    """Return the file that a batch of one image comes from, and its state; None where there is no such file."""
+    """Return the file that a batch of one image comes from, its state, and the axis that its slices lie along.
+
+    None where there is no such file.
+    """
     path = getattr(image, "meta", {}).get("filename_or_obj")
     path = path[0] if isinstance(path, (list, tuple)) else path
     try:
-        return file_state(str(path))
+        return *file_state(str(path)), slice_axis(image)
     except (OSError, ValueError):
         return None

@@ -6,89 +6,66 @@ and stops where the two differ. Two things differ on purpose: slices that a user
 object may also end by its area and by what the network believes of its own mask.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..io.axes import upright
-from ..losses.mask_loss import mask_iou
 from ..networks.promptable import Promptable
+from ..prompts.carried import PARTS, carried_prompt
 from ..prompts.class_layout import ClassLayout
-from ..prompts.corrections import correction_click
-from ..prompts.crops import Crop, SmallObjectCropper, mask_box
-from ..prompts.form import BOTTOM_RIGHT, TOP_LEFT, Entry, Prompt, read_entries, write_entries
+from ..prompts.crops import Crop, SmallObjectCropper
+from ..prompts.form import Entry, asks, read_entries, write_entries
+from .end_of_object import EndOfObject, slice_distance
 from .prompted_slices import PromptedSliceInferer
 from .slices import source_state
 
-
-@dataclass(frozen=True)
-class EndOfObject:
-    """Where an object that is followed from slice to slice ends.
-
-    Args:
-        iou: least IoU of a mask with that of the slice before, where slices lie as close as pixels.
-        area: least area, as a share of that of the slice before, and how much larger it may be, likewise.
-        predicted_iou: least IoU that the network predicts of its mask.
-    """
-
-    iou: float = 0.75
-    area: float = 0.5
-    predicted_iou: float = 0.5
-
-    def __call__(self, mask: Tensor, before: Tensor, predicted_iou: float, steps: float = 1.0) -> bool:
-        """Return whether a mask is no longer the object's.
-
-        Args:
-            mask: (H, W) bool.
-            before: (H, W) bool of the slice before.
-            predicted_iou: of the mask.
-            steps: how often what one step may take off is taken off.
-        """
-        area, area_before, least_area = int(mask.sum()), int(before.sum()), self.area**steps
-        if not area or predicted_iou < self.predicted_iou or not least_area <= area / area_before <= 1 / least_area:
-            return True
-        return float(mask_iou(mask.float() - 0.5, before.float())) < self.iou**steps
+Anchors = Mapping[int, Mapping[int, Tensor]]  # (H, W) bool masks that stay as they are, by object and slice
 
 
 class SpreadInferer(PromptedSliceInferer):
     """Segment whole objects of a volume from prompts on a few of its slices.
 
     Prompted slices are answered as :class:`PromptedSliceInferer` does, and stay as they are. From each the object is
-    followed both ways: a slice is prompted by the mask of its neighbour, by its box and its innermost point. Between
-    two prompted slices it is followed from both to the middle; beyond, to where ``end`` says that it ends. A prompted
-    slice with an empty answer bounds it. Where objects meet, the larger logit wins.
+    followed both ways: a slice is prompted by the mask of its neighbour. Between two prompted slices it is followed
+    from both to the middle; beyond, to where ``end`` says that it ends. A prompted slice with an empty answer bounds
+    it, so a background click alone says "stop here". Where objects meet, the larger logit wins.
+
+    A label map that comes with the image (:class:`scripts.transforms.PreviousMaskd`) is of slices that are right: an
+    object is followed from each slice of it, as from prompted ones. Clicks on such a slice correct it first.
 
     Args:
         end: tells where an object ends.
+        parts: what of the neighbour's mask prompts a slice, of :data:`scripts.prompts.carried.PARTS`.
         box_margin: how far the neighbour's box is enlarged on each side, as a share of its side.
-        show_mask: whether the network is also shown the neighbour's mask.
+        progress: whether a bar counts the slices, in a terminal.
         crop: see :class:`PromptedSliceInferer`, as the others.
         mask_feedback: as there.
         to_rgb: as there.
-        kept_slices: as there; each slice is encoded once.
+        kept_slices: as there, in half precision; each slice is encoded once.
         layout: of the classes of a network that has a mask for each, which cannot be spread; it must be nothing.
         merge: whether a label map is asked for, as it must be.
 
     Raises:
-        InputError: when the network answers by classes, or probabilities are asked for.
+        InputError: when the network answers by classes, probabilities are asked for, or a part is not known.
     """
 
     def __init__(
         self,
         end: EndOfObject | None = None,
+        parts: Collection[str] = PARTS,
         box_margin: float = 0.0,
-        show_mask: bool = True,
+        progress: bool = False,
         crop: SmallObjectCropper | None = None,
         mask_feedback: bool = True,
         to_rgb: Callable | None = None,
-        kept_slices: int = 128,
+        kept_slices: int = 512,
         layout: ClassLayout | None = None,
         merge: bool = True,
     ) -> None:
@@ -96,10 +73,16 @@ class SpreadInferer(PromptedSliceInferer):
             raise InputError("weights with class masks cannot be spread through a volume: give others")
         if not merge:
             raise InputError("spreading gives masks and no probabilities: leave output_probability out")
-        super().__init__(crop, None, mask_feedback, to_rgb, kept_slices, merge=True)
+        if not set(parts) <= set(PARTS) or not {"box", "point"} & set(parts):
+            raise InputError(
+                f"the parts of a mask that prompt the next slice are some of {PARTS}, a box or a point of them, got "
+                f"{list(parts)}"
+            )
+        super().__init__(crop, None, mask_feedback, to_rgb, kept_slices, merge=True, half_precision=True)
         self.end = end or EndOfObject()
+        self.parts = tuple(parts)
         self.box_margin = box_margin
-        self.show_mask = show_mask
+        self.progress = progress
 
     def __call__(self, inputs: Tensor, network: Promptable, *args: Any, **kwargs: Any) -> MetaTensor:
         """Answer the prompted slices of a volume, and spread.
@@ -116,62 +99,101 @@ class SpreadInferer(PromptedSliceInferer):
         if inputs.ndim != 5:
             return result
         entries, labels = read_entries(result) or [], result.as_tensor()[0, 0]
-        anchors: dict[int, dict[int, Tensor]] = {}  # (H, W) masks of prompted slices, by object
+        given = self.previous_mask(inputs)
+        for entry in entries:
+            if given is not None and not entry["labels"]:
+                slice_ids = labels[..., entry["slice"]]
+                slice_ids[given[..., entry["slice"]] == entry["object"] + 1] = entry["object"] + 1
+        anchors: dict[int, dict[int, Tensor]] = {}
         for entry in entries:
             ids = upright(labels[..., entry["slice"]])
             anchors.setdefault(entry["object"], {})[entry["slice"]] = ids == entry["object"] + 1
-        best: dict[int, Tensor] = {}  # the largest logits so far, of each slice that was reached
-        prompted = {entry["slice"] for entry in entries}
-        extents = {}
-        for index, masks in anchors.items():
-            reached = {k for k, mask in masks.items() if mask.any()}
-            for k, (x0, y0, x1, y1), logits in self.follow(inputs, network, masks):
-                ids = upright(labels[..., k])
-                largest = best.setdefault(k, torch.zeros(ids.shape, device=logits.device))[y0:y1, x0:x1]
-                ids = ids[y0:y1, x0:x1]
-                wins = (logits > largest) & ((ids == 0) | (k not in prompted))
-                ids[wins], largest[wins] = index + 1, logits[wins]
-                reached.add(k)
-            extents[index] = [min(reached), max(reached)] if reached else []
+        extents = self.spread(inputs, network, anchors, labels)
         for entry in entries:
             entry["extent"] = extents[entry["object"]]
         write_entries(result, entries)
         return result
 
+    def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:
+        """List the prompts that came with an image, and one without points for each object on a slice of its mask."""
+        entries = super().list_entries(inputs, depth)
+        given = self.previous_mask(inputs)
+        if given is None or inputs.ndim != 5:
+            return entries
+        asked = {(entry["object"], entry["slice"]) for entry in entries}
+        for k in given.flatten(0, 1).any(0).nonzero().flatten().tolist():
+            for i in given[..., k].unique().tolist():
+                if i > 0 and (i - 1, k) not in asked:
+                    entries.append({"object": i - 1, "slice": k, "points": [], "labels": [], "predicted_iou": 1.0})
+        return entries
+
+    def asked(self, inputs: Tensor, entries: list[Entry]) -> list[Entry]:
+        """Leave out what has no points, and background clicks where there is no mask that they correct."""
+        given = self.previous_mask(inputs)
+
+        def is_corrected(entry: Entry) -> bool:
+            return given is not None and bool((given[..., entry["slice"]] == entry["object"] + 1).any())
+
+        return [entry for entry in entries if entry["labels"] and (asks(entry) or is_corrected(entry))]
+
+    def spread(self, inputs: Tensor, network: Promptable, anchors: Anchors, labels: Tensor) -> dict[int, list[int]]:
+        """Follow each object from its masks on some slices, which stay as they are.
+
+        Args:
+            inputs: (1, C, X, Y, Z) with its meta.
+            network: that answers.
+            anchors: what stays; an empty mask bounds its object.
+            labels: (X, Y, Z) ids with the anchors drawn, object q as q + 1; changed in place.
+
+        Returns:
+            The first and the last slice of each object; nothing of one that is nowhere.
+        """
+        best: dict[int, Tensor] = {}  # the largest logits so far, of each slice that was reached
+        kept = {k for masks in anchors.values() for k in masks}
+        extents = {}
+        with tqdm(desc="slices", disable=None if self.progress else True, leave=False) as bar:
+            for index, masks in anchors.items():
+                reached = {k for k, mask in masks.items() if mask.any()}
+                for k, (x0, y0, x1, y1), logits in self.follow(inputs, network, masks):
+                    ids = upright(labels[..., k])
+                    if k not in best:
+                        best[k] = torch.zeros(ids.shape if len(anchors) > 1 else (1, 1), device=logits.device)
+                    largest, ids = best[k].expand(ids.shape)[y0:y1, x0:x1], ids[y0:y1, x0:x1]
+                    wins = (logits > largest) & ((ids == 0) | (k not in kept))
+                    ids[wins] = index + 1
+                    if len(anchors) > 1:  # of one object there is nothing to compare
+                        largest[wins] = logits[wins]
+                    reached.add(k)
+                    bar.update()
+                extents[index] = [min(reached), max(reached)] if reached else []
+        return extents
+
     def follow(
-        self, inputs: Tensor, network: Promptable, anchors: dict[int, Tensor]
+        self, inputs: Tensor, network: Promptable, anchors: Mapping[int, Tensor]
     ) -> Iterator[tuple[int, Crop, Tensor]]:
-        """Follow one object through the slices between and beyond those that were prompted.
+        """Follow one object through the slices between and beyond those whose masks are known.
 
         Args:
             inputs: (1, C, X, Y, Z).
             network: that answers.
-            anchors: (H, W) mask of each prompted slice.
+            anchors: (H, W) mask of each such slice.
 
         Returns:
             The slice, the part of it that was looked at and its logits, one after the other.
         """
         volume, source = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, source_state(inputs)
-        depth, known = inputs.shape[4], sorted(anchors)
         # by the whole distance, objects of thick slices run past their ends
         steps_between = slice_distance(inputs) ** 0.5
-        walks = [(known[0], -1, known[0], True), (known[-1], 1, depth - 1 - known[-1], True)]
-        for low, high in pairwise(known):
-            between = high - low - 1
-            if anchors[low].any() and anchors[high].any():
-                walks += [(low, 1, (between + 1) // 2, False), (high, -1, between // 2, False)]
-            else:  # an empty one bounds the other
-                walks += [(low, 1, between, True), (high, -1, between, True)]
-        for start, step, steps, is_open in walks:
-            before = anchors[start]
-            for k in range(start + step, start + step * (steps + 1), step):
+        for walk in list_walks(anchors, inputs.shape[4]):
+            before = anchors[walk.start]
+            for k in walk.slices:
                 if not before.any():
                     break
                 image = upright(self.rgb_slice(inputs, volume[..., k]))
                 view, logits, iou = self.look(image, network, before, source and (*source, k))
                 mask = torch.zeros_like(before)
                 mask[view[1] : view[3], view[0] : view[2]] = logits > 0
-                if not mask.any() or (is_open and self.end(mask, before, iou, steps_between)):
+                if not mask.any() or (walk.is_open and self.end(mask, before, iou, steps_between)):
                     break
                 yield k, view, logits
                 before = mask
@@ -190,34 +212,35 @@ class SpreadInferer(PromptedSliceInferer):
         Returns:
             The part (x0, y0, x1, y1) that was looked at, its logits (h, w), and the predicted IoU.
         """
-        prompt = prompt_of(before.cpu().numpy(), self.box_margin)
+        prompt = carried_prompt(before.cpu().numpy(), self.parts, self.box_margin)
         entry: Entry = {"object": 0, "points": prompt.points.tolist(), "labels": prompt.labels.tolist()}
-        previous = before.int() if self.show_mask else None
+        previous = before.int() if "mask" in self.parts else None
         session = self.segment(image, [entry], network, previous, self.kept_of(network, place))
         view = session.views[0]
         return *session.part(view), view.iou
 
 
-def slice_distance(image: Tensor) -> float:
-    """Return how far apart the slices of a volume (1, C, X, Y, Z) lie, in pixels; 1 where nothing says it."""
-    if not isinstance(image, MetaTensor):
-        return 1.0
-    x, y, z = torch.as_tensor(image.affine).reshape(-1, 4, 4)[0, :3, :3].norm(dim=0).tolist()
-    return min(max(z / max((x * y) ** 0.5, 1e-6), 0.25), 4.0)  # a header may be wrong
+class Walk(NamedTuple):
+    """Slices through which an object is followed, one after the other."""
+
+    start: int  # whose mask is known
+    slices: range
+    is_open: bool  # whether the object may end on them
 
 
-def prompt_of(mask: np.ndarray, margin: float) -> Prompt:
-    """Return the enlarged box and the innermost point of a mask.
+def list_walks(anchors: Mapping[int, Tensor], depth: int) -> list[Walk]:
+    """List the walks from the known slices of one object, outwards and to the middle between two.
 
     Args:
-        mask: (H, W) bool, not empty.
-        margin: of the box on each side, as a share of its side.
+        anchors: (H, W) bool mask of each known slice; an empty one bounds what comes from the next.
+        depth: number of slices.
     """
-    click = correction_click(np.zeros_like(mask), mask)
-    if click is None:
-        raise ValueError("an empty mask says nothing of where the object is on the next slice")
-    box = np.reshape(np.array(mask_box(mask), np.float32), (2, 2))
-    room = margin * (box[1] - box[0] + 1)
-    box = (box + [-room, room]).clip(0, np.array(mask.shape[::-1], np.float32) - 1)
-    labels = np.concatenate([[TOP_LEFT, BOTTOM_RIGHT], click.labels])
-    return Prompt(np.concatenate([box, click.points]).astype(np.float32), labels)
+    known = sorted(anchors)
+    walks = [Walk(known[0], range(known[0] - 1, -1, -1), True), Walk(known[-1], range(known[-1] + 1, depth), True)]
+    for low, high in pairwise(known):
+        if anchors[low].any() and anchors[high].any():
+            middle = low + 1 + (high - low) // 2
+            walks += [Walk(low, range(low + 1, middle), False), Walk(high, range(high - 1, middle - 1, -1), False)]
+        else:
+            walks += [Walk(low, range(low + 1, high), True), Walk(high, range(high - 1, low, -1), True)]
+    return walks

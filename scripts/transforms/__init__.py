@@ -8,6 +8,7 @@ from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
+from .slice_axis import SliceAxisd
 
 __all__ = [
     "LoadCheckedImaged",
@@ -18,6 +19,7 @@ __all__ = [
     "RandPromptsd",
     "RequestPromptsd",
     "SeededPromptsd",
+    "SliceAxisd",
     "ToRGB",
     "ToRGBd",
     "UprightSliced",

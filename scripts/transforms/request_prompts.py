@@ -8,6 +8,7 @@ from typing import Any
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
+from ..errors import InputError
 from ..prompts.form import PREVIOUS_KEY, asks, read_prompts, write_entries
 from .label_requests import is_request, read_request
 
@@ -27,6 +28,10 @@ class RequestPromptsd(Transform):
         points: for images whose item has no prompts.
         boxes: for images whose item has no prompts.
         slice_index: the slice of a volume that prompts are on where neither they nor the item name one.
+        whole_image: whether an image without points and boxes is asked for as a whole; else it needs a mask.
+
+    Raises:
+        InputError: when a prompt cannot be meant, or nothing says where an object is.
     """
 
     def __init__(
@@ -35,11 +40,13 @@ class RequestPromptsd(Transform):
         points: Sequence | None = None,
         boxes: Sequence | None = None,
         slice_index: int | None = None,
+        whole_image: bool = True,
     ) -> None:
         self.image_key = image_key
         self.points = points
         self.boxes = boxes
         self.slice_index = slice_index
+        self.whole_image = whole_image
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         data = dict(data)
@@ -54,7 +61,13 @@ class RequestPromptsd(Transform):
             points, boxes, k = (data.pop(key, None) for key in ("points", "boxes", "slice"))
             if points is None and boxes is None:
                 points, boxes = self.points, self.boxes
-            entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
+            entries = []
+            if points or boxes or self.whole_image:
+                entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
+            elif PREVIOUS_KEY not in image.meta:
+                raise InputError(
+                    f"nothing says where an object of {name} is: give --points or --boxes, or a --mask of some slices"
+                )
             if PREVIOUS_KEY not in image.meta and not all(map(asks, entries)):
                 logger.warning(f"{name}: background clicks alone ask for nothing: give a click on the object, or a box")
         # not written into the image that came: the loader may keep it for the next item

@@ -28,18 +28,41 @@ def scan(shared):
     return shared / "scan.nii.gz", organ
 
 
-def test_one_click_segments_the_whole_organ_on_the_files_grid(scan, folder):
+@pytest.mark.parametrize(
+    ("axis", "points", "k"), [(2, "[[45,38,1]]", 12), (1, "[[45,12,1]]", 38), (0, "[[38,12,1]]", 45)]
+)
+def test_one_click_segments_the_whole_organ_on_the_files_grid(scan, folder, axis, points, k):
     path, organ = scan
     settings = {"ckpt_path": "models/efficient_sam_vitt_base.pth", "dataset_dir": path, "output_dir": folder}
-    result = run_warm("inferring", SPREAD, points="[[45,38,1]]", slice=12, **settings)
+    result = run_warm("inferring", SPREAD, points=points, slice=k, axis=axis, **settings)
     assert result.code == 0, result.err
     mask = nibabel.load(folder / "scan_mask.nii.gz")
     assert np.allclose(mask.affine, AFFINE, atol=1e-5)
     found = np.asarray(mask.dataobj) == 1
     assert 2 * (found & organ).sum() / (found.sum() + organ.sum()) > 0.9
-    (said,) = json.loads((folder / "scan_prediction.json").read_text())["objects"]
-    present = np.flatnonzero(found.any((0, 1)))
-    assert said["extent"] == [present[0], present[-1]] and said["slice"] == 12
+    report = json.loads((folder / "scan_prediction.json").read_text())
+    (said,), others = report["objects"], tuple(a for a in range(3) if a != axis)
+    present = np.flatnonzero(found.any(others))
+    assert said["extent"] == [present[0], present[-1]] and said["slice"] == k and report.get("axis", 2) == axis
+
+
+def test_a_mask_of_one_slice_is_followed_and_a_background_click_stops_it(scan, folder):
+    path, organ = scan
+    drawn = np.zeros(organ.shape, np.uint8)
+    drawn[..., 12] = organ[..., 12]
+    write_nifti(folder / "drawn.nii.gz", drawn, AFFINE)
+    settings = {"ckpt_path": "models/efficient_sam_vitt_base.pth", "dataset_dir": path, "output_dir": folder}
+    result = run_warm("inferring", SPREAD, mask=folder / "drawn.nii.gz", points="[[2,2,15,0]]", **settings)
+    assert result.code == 0, result.err
+    found = np.asarray(nibabel.load(folder / "scan_mask.nii.gz").dataobj) == 1
+    assert (found[..., 12] == organ[..., 12]).all() and found[..., 14].any() and not found[..., 15:].any()
+    assert 2 * (found & organ)[..., :15].sum() / (found.sum() + organ[..., :15].sum()) > 0.9
+
+
+def test_nothing_to_start_from_is_said(scan, folder):
+    given = {"ckpt_path": "models/efficient_sam_vitt_base.pth", "dataset_dir": scan[0], "output_dir": folder}
+    result = run_warm("inferring", SPREAD, **given)
+    assert result.code == 1 and "give --points or --boxes, or a --mask of some slices" in result.err
 
 
 def test_probabilities_are_refused(scan, folder):

@@ -8,9 +8,9 @@ from monai.data import MetaTensor
 
 from scripts.errors import InputError
 from scripts.inferers import EndOfObject, PromptedSliceInferer, SpreadInferer
-from scripts.inferers.spread import prompt_of, slice_distance
+from scripts.inferers.end_of_object import slice_distance
 from scripts.prompts.class_layout import ClassLayout
-from scripts.prompts.form import read_entries
+from scripts.prompts.form import PREVIOUS_KEY, read_entries
 from scripts.transforms import RequestPromptsd
 from tests.inferers.brightness import BrightnessNetwork
 
@@ -26,9 +26,11 @@ def organ(centre=CENTRE, radii=RADII, tilt=0.6):
     return torch.from_numpy(sum(parts) < 1)
 
 
-def spread(volume, inferer=None, spacing=(2.0, 2.0, 2.0), **prompts):
+def spread(volume, inferer=None, spacing=(2.0, 2.0, 2.0), given=None, **prompts):
     image = MetaTensor(volume.float().expand(3, *volume.shape), affine=torch.diag(torch.tensor([*spacing, 1.0])))
-    item = RequestPromptsd(**{"points": None, "boxes": None, "slice_index": None, **prompts})({"image": image})
+    if given is not None:
+        image.meta[PREVIOUS_KEY] = given
+    item = RequestPromptsd(**{"whole_image": False, **prompts})({"image": image})
     network = BrightnessNetwork()
     result = (inferer or SpreadInferer())(item["image"][None], network)
     return result, network
@@ -76,6 +78,61 @@ def test_an_empty_prompted_slice_bounds_an_object():
     present = (result[0, 0] == 1).flatten(0, 1).any(0).nonzero().flatten()
     assert int(present[-1]) == 17
     assert not result[..., 18:].any()
+
+
+def test_a_mask_of_one_slice_stays_and_is_followed():
+    truth, given = organ(), torch.zeros(SIZE, dtype=torch.uint8)
+    given[..., 14] = truth[..., 14]
+    given[0:6, 0:6, 14] = 1  # drawn by hand, where the network sees nothing
+    result, _ = spread(truth, given=given)
+    assert torch.equal(result[0, 0, ..., 14] == 1, given[..., 14] == 1)
+    assert dice(result[0, 0] == 1, truth) > 0.9
+    (entry,) = read_entries(result)
+    assert entry["slice"] == 14 and entry["points"] == [] and entry["extent"][1] > 18
+
+
+def test_masks_of_two_objects_are_followed_side_by_side_with_clicks_for_a_third():
+    first, second = organ((12, 12, 14), (7, 7, 8), 0), organ((34, 12, 14), (7, 7, 8), 0)
+    third = organ((22, 30, 14), (7, 7, 8), 0)
+    given = (first + 2 * second.int()).to(torch.uint8)
+    given[..., :12], given[..., 13:] = 0, 0
+    points = [[[12, 12, 12, 1]], [[34, 12, 13, 1]], [[22, 30, 14, 1]]]
+    volume = first + 0.6 * second + 0.3 * third
+    result, _ = spread(volume, given=given, points=points)
+    assert all(dice(result[0, 0] == i + 1, truth) > 0.9 for i, truth in enumerate((first, second, third)))
+    assert {(e["object"], e["slice"]) for e in read_entries(result)} == {(0, 12), (1, 12), (1, 13), (2, 14)}
+
+
+def test_a_background_click_on_a_slice_where_nothing_was_says_stop():
+    given = torch.zeros(SIZE, dtype=torch.uint8)
+    given[..., 14] = organ()[..., 14]
+    result, _ = spread(organ(), given=given, points=[[[5, 5, 18, 0]]])
+    assert not result[..., 18:].any() and result[..., 17].any()
+
+
+def test_nothing_to_start_from_is_said():
+    with pytest.raises(InputError, match="nothing says where an object of the image is: give --points or --boxes"):
+        spread(organ())
+
+
+@pytest.mark.parametrize("parts", [["point"], ["mask", "point"], ["box", "point"]], ids=str)
+def test_a_plain_organ_is_followed_by_some_parts_of_masks(parts):
+    truth = organ(tilt=0)
+    result, _ = spread(truth, SpreadInferer(parts=parts), points=[[22, 18, 14, 1]])
+    assert dice(result[0, 0] == 1, truth) > 0.85
+
+
+def test_what_is_kept_is_half_precision_and_gives_the_same_again():
+    network, inferer = BrightnessNetwork(), SpreadInferer()
+    kept = inferer.kept_of(network, ("file", 3))
+    with torch.no_grad():
+        kept = inferer.kept_of(network, ("file", 3))
+        kept[None] = torch.full((1, 4), 1 / 3)
+        kept.update([((0, 0, 5, 5), torch.ones(1, 4))])
+        again = inferer.kept_of(network, ("file", 3))
+    assert again is kept and again[None].dtype == torch.float32
+    assert torch.equal(again[None], torch.full((1, 4), 1 / 3).half().float())
+    assert {value.dtype for value in kept.values()} == {torch.float16}
 
 
 def test_between_two_prompted_slices_it_grows_from_both_without_an_end():
@@ -136,23 +193,13 @@ def test_an_object_ends_where_its_mask_does_not_follow(mask, iou, ends):
     assert EndOfObject()(now, before, iou) == ends
 
 
-def test_a_neighbour_prompts_by_its_enlarged_box_and_its_innermost_point():
-    mask = np.zeros((30, 40), bool)
-    mask[10:20, 5:25] = True
-    prompt = prompt_of(mask, 0.1)
-    assert prompt.points.tolist()[:2] == [[3, 9], [26, 20]] and prompt.labels.tolist() == [2, 3, 1]
-    x, y = prompt.points[2]
-    assert 14 <= y <= 15 and 9 <= x <= 20
-    assert prompt_of(np.ones((5, 5), bool), 0.5).points[:2].tolist() == [[0, 0], [4, 4]]
-    with pytest.raises(ValueError, match="an empty mask"):
-        prompt_of(np.zeros((5, 5), bool), 0.1)
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"layout": ClassLayout({"cell": [1]})}, "weights with class masks cannot be spread"),
         ({"merge": False}, "spreading gives masks and no probabilities: leave output_probability out"),
+        ({"parts": ["box", "line"]}, "the parts of a mask that prompt the next slice are some of"),
+        ({"parts": ["mask"]}, "a box or a point of them"),
     ],
 )
 def test_what_cannot_be_spread_is_refused(given, message):
@@ -169,7 +216,7 @@ def test_thick_slices_may_differ_more():
 
 
 @pytest.mark.parametrize(
-    ("spacing", "steps"), [((1, 1, 1), 1), ((2, 0.5, 3), 3), ((1, 1, 40), 4), ((0, 0, 1), 4), ((5, 5, 1), 0.25)]
+    ("spacing", "steps"), [((1, 1, 1), 1), ((2, 0.5, 3), 3), ((1, 1, 40), 4), ((0, 0, 1), 4), ((5, 5, 1), 1)]
 )
 def test_the_distance_of_slices_is_in_pixels_and_bounded(spacing, steps):
     image = MetaTensor(torch.zeros(1, 1, 2, 2, 2), affine=torch.diag(torch.tensor([*spacing, 1.0])))
