@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 5
 RESERVED = {UNION_OBJECT, *SIZES}  # names in reports
-Slices = list[tuple[int, dict[int, float]]]  # (slice, pixels of each id on it)
+Slices = list[tuple[int | None, dict[int, float]]]  # (slice, pixels of each id on it); None is the whole volume
 
 
 class ObjectDataset(CacheDataset):
@@ -47,6 +48,7 @@ class ObjectDataset(CacheDataset):
         classes: label ids of each object by name, such as ``{"cell": [1, 2], "nucleus": [2]}``; without, each id of a
             label is an object of its own.
         objects_per_item: how many objects of one slice may share an item; nothing sets no limit.
+        volumes: make an item of each volume, with ``slice`` None and areas in voxels; what has one slice is left out.
         whole: also ask for all that is labelled on a slice as one object, in an item of its own.
         layout: of the classes, where one prompt asks for all of them: they take the place of ``classes``, and each is
             an object of every item, also where the slice has none of it.
@@ -63,6 +65,7 @@ class ObjectDataset(CacheDataset):
         transform: Callable,
         classes: Mapping[str, Sequence[int]] | None = None,
         objects_per_item: int | None = 1,
+        volumes: bool = False,
         whole: bool = False,
         layout: ClassLayout | None = None,
         cache_dir: str = ".cache",
@@ -71,6 +74,10 @@ class ObjectDataset(CacheDataset):
         for name in {*(classes or {}), *(name for pair in data for name in pair.get("classes", ()))} & RESERVED:
             raise InputError(f"a class cannot be called {name!r}, which tables call something else: rename it")
         found, problems = find_objects([pair for pair in data if not callable(pair["label"])], cache_dir)
+        if volumes:
+            flat = [pair for pair, slices in found if not slices[-1][0]]
+            problems += [f"{pair['image']} is no volume with objects on its slices" for pair in flat]
+            found = [(pair, [(None, count_voxels(slices))]) for pair, slices in found if slices[-1][0]]
         for problem in problems:
             logger.warning(f"left out: {problem}")
         items = [
@@ -97,6 +104,14 @@ class ObjectDataset(CacheDataset):
         cases = [read_case(item["case"]) for item in self.data]
         areas = [area for case in cases if case["objects"] != [UNION_OBJECT] for area in case["areas"]]
         return 2 * math.sqrt(sum(areas) / max(len(areas), 1) / math.pi)
+
+
+def count_voxels(slices: Slices) -> dict[int, float]:
+    """Count the voxels of each id of a volume, from the pixels on its slices."""
+    total: Counter[int] = Counter()
+    for _, pixels in slices:
+        total.update(pixels)
+    return dict(total)
 
 
 def made_items(pairs: Sequence[Pair]) -> list[dict]:
@@ -131,7 +146,7 @@ def list_items(
     items = []
     pair = {key: value for key, value in pair.items() if key != "classes"}
 
-    def add(k: int, objects: Mapping[str, list[int]], pixels: Mapping[int, float]) -> None:
+    def add(k: int | None, objects: Mapping[str, list[int]], pixels: Mapping[int, float]) -> None:
         areas = [sum(pixels.get(i, 0) for i in ids) for ids in objects.values()]
         # of a mixture, scored set by set
         known = [pair.get("set", key) if key != UNION_OBJECT else key for key in objects]
@@ -185,7 +200,7 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
         unfinished = index.with_suffix(f".{os.getpid()}")
         unfinished.write_text(json.dumps(usable))
         unfinished.replace(index)
-    found = [
+    found: list[tuple[Pair, Slices]] = [
         (pair, [(k, {int(i): n for i, n in pixels}) for k, pixels in result])
         for pair, result in zip(data, results)
         if isinstance(result, list)

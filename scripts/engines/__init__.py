@@ -4,5 +4,6 @@
 from .evaluation import EvaluationSimulator
 from .prediction import AttemptEach
 from .training import TrainingSimulator
+from .volumes import VolumeSimulator
 
-__all__ = ["AttemptEach", "EvaluationSimulator", "TrainingSimulator"]
+__all__ = ["AttemptEach", "EvaluationSimulator", "TrainingSimulator", "VolumeSimulator"]

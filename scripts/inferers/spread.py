@@ -6,7 +6,7 @@ and stops where the two differ. Two things differ on purpose: slices that a user
 object may also end by its area and by what the network believes of its own mask.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from ..networks.promptable import Promptable
 from ..prompts.carried import PARTS, carried_prompt
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import Crop, SmallObjectCropper
-from ..prompts.form import Entry, asks, read_entries, write_entries
+from ..prompts.form import Entry, Prompt, asks, read_entries, write_entries
 from .end_of_object import EndOfObject, slice_distance
 from .prompted_slices import PromptedSliceInferer
 from .slices import source_state
@@ -181,7 +181,6 @@ class SpreadInferer(PromptedSliceInferer):
         Returns:
             The slice, the part of it that was looked at and its logits, one after the other.
         """
-        volume, source = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, source_state(inputs)
         # by the whole distance, objects of thick slices run past their ends
         steps_between = slice_distance(inputs) ** 0.5
         for walk in list_walks(anchors, inputs.shape[4]):
@@ -189,35 +188,50 @@ class SpreadInferer(PromptedSliceInferer):
             for k in walk.slices:
                 if not before.any():
                     break
-                image = upright(self.rgb_slice(inputs, volume[..., k]))
-                view, logits, iou = self.look(image, network, before, source and (*source, k))
-                mask = torch.zeros_like(before)
-                mask[view[1] : view[3], view[0] : view[2]] = logits > 0
+                prompt = carried_prompt(before.cpu().numpy(), self.parts, self.box_margin)
+                view, logits, iou = self.look(inputs, network, k, prompt, before if "mask" in self.parts else None)
+                mask = on_slice(view, logits, before.shape)
                 if not mask.any() or (walk.is_open and self.end(mask, before, iou, steps_between)):
                     break
                 yield k, view, logits
                 before = mask
 
     def look(
-        self, image: Tensor, network: Promptable, before: Tensor, place: tuple | None
+        self, inputs: Tensor, network: Promptable, k: int, prompt: Prompt, previous: Tensor | None = None
     ) -> tuple[Crop, Tensor, float]:
-        """Predict an object on a slice from its mask on the slice before.
+        """Predict one object on a slice.
 
         Args:
-            image: (1, 3, H, W) RGB in 0..1, upright.
+            inputs: (1, C, X, Y, Z) with its meta.
             network: that answers.
-            before: (H, W) bool, not empty.
-            place: see :meth:`SliceInferer.answer`.
+            k: the slice.
+            prompt: of the object.
+            previous: (H, W) bool mask that the network is shown, too.
 
         Returns:
             The part (x0, y0, x1, y1) that was looked at, its logits (h, w), and the predicted IoU.
         """
-        prompt = carried_prompt(before.cpu().numpy(), self.parts, self.box_margin)
+        volume, source = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, source_state(inputs)
+        image = upright(self.rgb_slice(inputs, volume[..., k]))
         entry: Entry = {"object": 0, "points": prompt.points.tolist(), "labels": prompt.labels.tolist()}
-        previous = before.int() if "mask" in self.parts else None
-        session = self.segment(image, [entry], network, previous, self.kept_of(network, place))
+        kept = self.kept_of(network, source and (*source, k))
+        session = self.segment(image, [entry], network, None if previous is None else previous.int(), kept)
         view = session.views[0]
         return *session.part(view), view.iou
+
+
+def on_slice(view: Crop, logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the mask (H, W) bool of a slice.
+
+    Args:
+        view: (x0, y0, x1, y1), the part that was looked at.
+        logits: (h, w) of that part.
+        size: (H, W) of the slice.
+    """
+    x0, y0, x1, y1 = view
+    mask = torch.zeros(tuple(size), dtype=torch.bool, device=logits.device)
+    mask[y0:y1, x0:x1] = logits > 0
+    return mask
 
 
 class Walk(NamedTuple):

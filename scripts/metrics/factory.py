@@ -16,13 +16,18 @@ from .interaction import (
 from .selectors import ObjectMetric, SelectPromptKind
 from .shape_baselines import PromptShapeBaseline
 from .threshold_average import ThresholdAverage
+from .volumes import MeanSeconds, SelectSeconds, SlicesBeyond, SurfaceDiceInMillimetres
 
-SURFACE_TOLERANCE = 2.0  # pixels
+SURFACE_TOLERANCE = 2.0  # pixels, or mm of volumes
 Make = Callable[[], CumulativeIterationMetric]
 OF_KIND: dict[str, tuple[Make, Callable]] = {  # measures of a kind of prompt: the metric, and what it is given
     "dice": (lambda: DiceMetric(ignore_empty=False), SelectPromptKind),
     "iou": (lambda: MeanIoU(ignore_empty=False), SelectPromptKind),
     "nsd": (lambda: SurfaceDiceMetric([SURFACE_TOLERANCE], include_background=True), SelectPromptKind),
+    "nsd_mm": (lambda: SurfaceDiceInMillimetres(SURFACE_TOLERANCE), SelectPromptKind),
+    "slices_past": (SlicesBeyond, SelectPromptKind),
+    "slices_short": (lambda: SlicesBeyond(short=True), SelectPromptKind),
+    "seconds": (MeanSeconds, SelectSeconds),
     "iou_error": (MAEMetric, SelectPredictedIoU),
     "dice_5_thresholds": (lambda: ThresholdAverage("dice"), lambda kind: SelectPromptKind(kind, probability=True)),
     "iou_5_thresholds": (lambda: ThresholdAverage("iou"), lambda kind: SelectPromptKind(kind, probability=True)),
@@ -33,7 +38,7 @@ OF_CLICKS = {"noc": NumberOfClicks, "failures": ClickFailures}  # measures of a 
 def make_metrics(
     floor_diameter: float | None = None, background_flips: bool = False, **wanted: Sequence[str | int]
 ) -> dict[str, ObjectMetric]:
-    """Declare metrics of an evaluator that runs :class:`scripts.engines.EvaluationSimulator`.
+    """Declare metrics of an evaluator that runs a simulator of :mod:`scripts.engines`.
 
     All are means over objects, at threshold 0.5 on the image's own grid, but for the ``*_5_thresholds``.
 
@@ -45,6 +50,9 @@ def make_metrics(
             - ``dice``, ``iou``, ``nsd`` (normalised surface Dice within 2 pixels), ``dice_floor`` (of the obvious
               shape: the ellipse in a box, a disc around a click), ``iou_error`` (mean absolute error of the predicted
               IoU), ``dice_5_thresholds`` and ``iou_5_thresholds`` (the protocol of Medical-SAM-Adapter's tables): kinds
+              of prompt.
+            - of volumes ``nsd_mm`` (surface Dice within 2 mm), ``slices_past`` (on which the mask runs past the ends of
+              the object), ``slices_short`` (on which it stops before them) and ``seconds`` (of the first answer): kinds
               of prompt.
             - ``noc`` (clicks until an IoU is reached) and ``failures`` (share of objects that never reach it): IoU in
               percent.

@@ -12,7 +12,7 @@ class Case(TypedDict):
     """Which objects of which image."""
 
     image: str  # short name
-    slice: int
+    slice: int | None  # nothing for a whole volume
     objects: list[str]  # names: of classes, or label ids
     areas: list[float]  # of the objects, in pixels
     group: NotRequired[str]  # that the image is of, such as its patient

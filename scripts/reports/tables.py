@@ -35,9 +35,9 @@ class ObjectRow:
     """What was asked for: an object, or everything on a slice."""
 
     image: str
-    slice: int
+    slice: int | None  # nothing for a whole volume
     object: str
-    area: float  # pixels
+    area: float  # pixels, or voxels of a volume
     group: str | None = None  # such as the patient
 
 

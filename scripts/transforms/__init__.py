@@ -4,13 +4,14 @@
 from ..io.reading import LoadCheckedImaged
 from .intensity import ToRGB, ToRGBd
 from .merge_logits import MergeLogitsd
-from .object_masks import ObjectMasksd, RandObjectMasksd, UprightSliced
+from .object_masks import LabelOnImaged, ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
 from .slice_axis import SliceAxisd
 
 __all__ = [
+    "LabelOnImaged",
     "LoadCheckedImaged",
     "MergeLogitsd",
     "ObjectMasksd",

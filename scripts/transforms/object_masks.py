@@ -40,11 +40,29 @@ class UprightSliced(Transform):
         return data
 
 
-def object_mask(label: Tensor, ids: Sequence[int]) -> Tensor:
-    """Return the (H, W) mask of an object.
+class LabelOnImaged(Transform):
+    """Bring the label of an item of whole volumes to its image, as :class:`UprightSliced` does for a slice.
 
     Args:
-        label: (1, H, W) ids, or (C, H, W) soft masks of which id i is the i-th.
+        image_key: (C, X, Y, Z).
+        label_key: (C, X, Y, Z) ids in, (1, X, Y, Z) int32 out, or soft masks of C classes.
+    """
+
+    def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
+        self.image_key = image_key
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        data = {key: value for key, value in data.items() if key != "slice"}
+        data[self.label_key] = on_grid_of(label_values(data[self.label_key]), data[self.image_key])
+        return data
+
+
+def object_mask(label: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return the mask (H, W), or (X, Y, Z) of a volume, of an object.
+
+    Args:
+        label: (1, ...) ids, or (C, ...) soft masks of which id i is the i-th.
         ids: that make up the object.
 
     Returns:
@@ -59,7 +77,8 @@ class ObjectMasksd(Transform):
     """Give each object of an item its mask.
 
     Args:
-        label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W), one mask for each of ``data["objects"]``.
+        label_key: as :class:`UprightSliced` or :class:`LabelOnImaged` leaves it; becomes (Q, ...), one mask for each
+            of ``data["objects"]``.
     """
 
     def __init__(self, label_key: str = "label") -> None:

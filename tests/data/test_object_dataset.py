@@ -421,3 +421,18 @@ def test_a_label_in_another_order_of_axes_is_read_in_its_place_and_one_that_lies
     assert "elsewhere_image.nii.gz and its label" in caplog.text and "lie differently in space" in caplog.text
     loaded = Compose([LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True), UprightSliced()])(items[0])
     assert np.argwhere(loaded["label"][0].numpy()).tolist() == [[1, 3]]  # (row, column) is (y, x)
+
+
+def test_a_volume_is_one_item_with_all_its_objects(tmp_path, listed):
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[0, 0, 1:4], label[1, 1:3, 3] = 1, 2
+    data = [volume_pair(tmp_path, "scan", label), pair(tmp_path, "picture", label_with(1))]
+    (item,) = listed(data, objects_per_item=None, volumes=True)
+    assert item["slice"] is None and item["objects"] == [[1], [2]]
+    named = {"image": "scan_image.nii.gz", "slice": None, "objects": ["1", "2"], "areas": [3, 2]}
+    assert json.loads(item["case"]) == named
+
+
+def test_a_list_without_volumes_is_refused_where_they_are_asked_for(tmp_path, listed):
+    with pytest.raises(InputError, match="is no volume with objects on its slices"):
+        listed([pair(tmp_path, "picture", label_with(1))], volumes=True)
