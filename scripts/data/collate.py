@@ -7,17 +7,17 @@ from typing import Any
 import torch.nn.functional as F
 from monai.data import list_data_collate
 
-PADDING = {"label": 0, "points": -1, "point_labels": -1}  # an object with an empty mask counts for nothing
+PADDING = {"label": 0, "points": -1, "point_labels": -1, "previous": 0}  # an object without a prompt counts for nothing
 
 
 def pad_objects(batch: Sequence[Mapping[str, Any]]) -> Any:
     """Collate items after padding the objects of each, axis 0 of masks and prompts, to the most in the batch.
 
     Args:
-        batch: items with ``label`` (Q, H, W), ``points`` (Q, N, 2) and ``point_labels`` (Q, N).
+        batch: items with ``label`` (Q, H, W), ``points`` (Q, N, 2), ``point_labels`` (Q, N), ``previous`` (Q, H, W).
 
     Returns:
-        One item of tensors (B, Q, ...); padding is an empty mask, and points (-1, -1) with label -1.
+        One item of tensors (B, Q, ...); padding is empty masks, and points (-1, -1) with label -1.
     """
     most = max(len(item["label"]) for item in batch)
     padded = []

@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..networks.promptable import Promptable, select_mask
+from ..networks.promptable import Promptable, given_logits, select_mask
 from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
 from ..prompts.form import PADDING
@@ -50,7 +50,9 @@ class TrainingSimulator(nn.Module):
         self.mask_feedback = mask_feedback
         self.layout = layout
 
-    def forward(self, image: Tensor, points: Tensor, point_labels: Tensor, label: Tensor) -> list[RoundOutput]:
+    def forward(
+        self, image: Tensor, points: Tensor, point_labels: Tensor, label: Tensor, previous: Tensor | None = None
+    ) -> list[RoundOutput]:
         """Predict, be corrected, and predict again.
 
         Args:
@@ -58,6 +60,7 @@ class TrainingSimulator(nn.Module):
             points: (B, Q, N, 2), (x, y) in pixels of ``image``: the first prompt.
             point_labels: (B, Q, N).
             label: (B, Q, H, W), what the user wants.
+            previous: (B, Q, H, W) masks that the network is shown with the first prompt, empty where it is shown none.
 
         Returns:
             For each trained round, logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, and the points
@@ -68,8 +71,9 @@ class TrainingSimulator(nn.Module):
         rounds = self.draw_rounds()
         rng = np.random.RandomState(int(torch.randint(2**31, ())))
         wanted = (label > 0.5).cpu().numpy()
-        asked = np.logical_or.reduce(wanted, axis=(2, 3))  # the rest is padding
+        asked = (point_labels != PADDING).any(2).cpu().numpy()  # the rest is padding
         if self.layout is not None:
+            asked = np.logical_or.reduce(wanted, axis=(2, 3))
             asked = np.broadcast_to(np.logical_or.reduce(asked, axis=1, keepdims=True), asked.shape)
         mask_prompt: Tensor | None = None
         predictions: list[RoundOutput] = []
@@ -77,7 +81,10 @@ class TrainingSimulator(nn.Module):
             trained = rounds - done <= self.gradient_rounds
             with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
                 seen = embeddings if trained else embeddings.detach()
-                logits, iou = self.network.decode_all(seen, points, point_labels, size, mask_prompt)
+                if done == 0 and previous is not None:
+                    logits, iou = self.decode_first(seen, points, point_labels, size, previous)
+                else:
+                    logits, iou = self.network.decode_all(seen, points, point_labels, size, mask_prompt)
             if trained:
                 predictions.append((logits, iou, (points + 0.5) / points.new_tensor(size[::-1]), point_labels))
             if done + 1 < rounds:
@@ -86,6 +93,35 @@ class TrainingSimulator(nn.Module):
                 points, point_labels = add_clicks(points, point_labels, predicted.cpu().numpy(), wanted, asked, rng)
                 mask_prompt = low if self.mask_feedback else None
         return predictions
+
+    def decode_first(
+        self, embeddings: Tensor, points: Tensor, point_labels: Tensor, size: tuple[int, int], previous: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode the first prompts of images, with masks or without, each as it is in prediction.
+
+        Args:
+            embeddings: (B, ...) of the images.
+            points: (B, Q, N, 2), (x, y) in pixels of the image.
+            point_labels: (B, Q, N).
+            size: (H, W) of the images.
+            previous: (B, Q, H, W) masks, empty on images that are prompted without.
+
+        Returns:
+            Logits (B, Q, 4, M, M) and predicted IoU (B, Q, 4).
+        """
+        is_shown = (previous > 0).flatten(1).any(1)
+        parts = []
+        for chosen, masks in ((is_shown, previous[is_shown]), (~is_shown, None)):
+            if chosen.any():
+                shown = None
+                if masks is not None:
+                    shown = given_logits(self.network, masks.flatten(0, 1).unsqueeze(1).float())
+                    shown = shown.unflatten(0, (len(masks), -1))
+                seen, xy, labels = (each[chosen] for each in (embeddings, points, point_labels))
+                parts.append(self.network.decode_all(seen, xy, labels, size, shown))
+        order = torch.cat([is_shown.nonzero(), (~is_shown).nonzero()]).flatten().argsort()
+        logits, iou = (torch.cat(each)[order] for each in zip(*parts))
+        return logits, iou
 
     def draw_rounds(self) -> int:
         """Draw the rounds of a step, from torch's own numbers, which a run seeds: the same again after a stop."""

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks.promptable import Promptable
+from ..networks.promptable import Promptable, given_logits
 from ..prompts.crops import Box, Crop, SmallObjectCropper, box_around, contains, expand_crop, mask_box
 from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, INSIDE, PADDING, TOP_LEFT, Prompt, pad_prompts
 
 OUTSIDE_LOGIT = -100.0  # logit outside the part of the image that was looked at
-GIVEN_MASK_LOGIT = 10.0  # logit of a mask that a user gives
 LARGE = 2**22  # pixels of an image that is not held as floats
 CHUNK = 16  # crops encoded, or objects decoded, at a time
 
@@ -151,9 +150,7 @@ class PromptSession:
         """
         x0, y0, x1, y1 = crop or (0, 0, *self.size[::-1])
         seen = mask[y0:y1, x0:x1]
-        return (
-            GIVEN_MASK_LOGIT * (2 * self.network.shrink(seen[None, None].float())[0] - 1) if bool(seen.any()) else None
-        )
+        return given_logits(self.network, seen[None, None].float())[0] if bool(seen.any()) else None
 
     def needs_new_crop(self, q: int, prompt: Prompt) -> bool:
         """Return whether the object has a box before its first view, or a part outside the crop that it is seen on.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..prompts.class_layout import ClassLayout
-from ..prompts.form import SHARED
+from ..prompts.form import PADDING, SHARED
 
 
 class PromptedMaskLoss(nn.Module):
@@ -15,8 +15,8 @@ class PromptedMaskLoss(nn.Module):
 
     The sum of three parts, averaged over objects (SAM, Kirillov et al., 2023, appendix A): the loss of mask 0, which
     answers clear prompts; the smallest loss among masks 1 to 3, so that each may keep a reading of an ambiguous
-    prompt; and the mean squared error of the predicted IoU of all four. Objects with an empty target are padding and
-    count for nothing.
+    prompt; and the mean squared error of the predicted IoU of all four. An object with an empty target and no prompt is
+    padding and counts for nothing; one that was prompted is not there, and no mask of it has a good IoU.
 
     Args:
         mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceLoss.
@@ -64,11 +64,14 @@ class PromptedMaskLoss(nn.Module):
             raise ValueError(
                 f"prediction of {tuple(logits.shape[:2])} images and objects, target of {tuple(target.shape[:2])}"
             )
-        present = (target > 0.5).flatten(2).any(2)  # (B, Q)
+        exists = present = (target > 0.5).flatten(2).any(2)  # (B, Q)
+        if self.layout is None and clicks:
+            present = present | (clicks[1] != PADDING).any(2)
         if self.layout is not None:
             present = present.any(1, keepdim=True).expand_as(present)
             logits, iou = self.layout.select(logits, iou)
         logits, iou, target = logits[present], iou[present], target[present]  # (N, 4, h, w), (N, 4), (N, H, W)
+        exists = exists[present] | (self.layout is not None)
         if len(target) == 0:
             return (logits.sum() + iou.sum()) * 0.0
 
@@ -81,7 +84,8 @@ class PromptedMaskLoss(nn.Module):
         if clicks:
             points, point_labels = (each[present] for each in clicks)
             losses = losses + self.click_weight * click_loss(logits, points, point_labels, masks[:, 0])
-        iou_error = F.mse_loss(iou.float(), mask_iou(logits.detach(), masks))
+        # an empty mask of what is not there would be perfect, and the next pixel of it worthless
+        iou_error = F.mse_loss(iou.float(), mask_iou(logits.detach(), masks) * exists.unsqueeze(1))
         if self.layout is not None:
             return losses.mean() + self.iou_weight * iou_error
         return losses[:, 0].mean() + losses[:, 1:].amin(1).mean() + self.iou_weight * iou_error

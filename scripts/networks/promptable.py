@@ -6,6 +6,8 @@ from typing import Optional, Protocol  # TorchScript does not read the bar of PE
 import torch
 from torch import Tensor
 
+GIVEN_MASK_LOGIT = 10.0  # logit of a mask that is known
+
 
 class Promptable(Protocol):
     """A network that encodes an image once and decodes each prompt; see :class:`scripts.networks.EfficientSAM`.
@@ -176,6 +178,19 @@ def select_mask(logits: Tensor, iou: Tensor, mask_index: Optional[Tensor] = None
     quality = iou.gather(2, index.unsqueeze(2)).squeeze(2)
     index = index[:, :, None, None, None].expand(-1, -1, 1, logits.shape[-2], logits.shape[-1])
     return torch.gather(logits, 2, index), quality
+
+
+def given_logits(network: Promptable, masks: Tensor) -> Tensor:
+    """Turn masks that are known into what a network is shown of a round before.
+
+    Args:
+        network: of whose size they become.
+        masks: (B, 1, H, W) in 0..1.
+
+    Returns:
+        (B, 1, M, M) logits.
+    """
+    return GIVEN_MASK_LOGIT * (2 * network.shrink(masks) - 1)
 
 
 class DecodesBest:

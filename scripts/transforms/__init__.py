@@ -6,6 +6,7 @@ from .intensity import ToRGB, ToRGBd
 from .merge_logits import MergeLogitsd
 from .object_masks import LabelOnImaged, ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
+from .previous_slice import RandPreviousSliced
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
 from .slice_axis import SliceAxisd
@@ -17,6 +18,7 @@ __all__ = [
     "ObjectMasksd",
     "PreviousMaskd",
     "RandObjectMasksd",
+    "RandPreviousSliced",
     "RandPromptsd",
     "RequestPromptsd",
     "SeededPromptsd",

@@ -20,9 +20,13 @@ from ..prompts.crops import SmallObjectCropper, mask_box
 class UprightSliced(Transform):
     """Take the slice that an item of :class:`scripts.data.ObjectDataset` names, of the image and of its label there.
 
+    Where ``data["neighbours"]`` is set, the label also has the ids of the slice before and of that after it, which are
+    0 outside of the volume; :class:`scripts.transforms.RandPreviousSliced` takes them off again.
+
     Args:
         image_key: (C, X, Y[, Z]) in, (C, H, W) out.
-        label_key: (C, X, Y[, Z]) ids in, (1, H, W) int32 out; or soft masks of C classes, which stay (C, H, W).
+        label_key: (C, X, Y[, Z]) ids in, (1, H, W) int32 out, or (3, H, W) with neighbours; or soft masks of C classes,
+            which stay (C, H, W).
     """
 
     def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
@@ -33,10 +37,14 @@ class UprightSliced(Transform):
         data = dict(data)
         image = data[self.image_key]
         label = on_grid_of(label_values(data[self.label_key]), image)
+        beside = []
+        if data.pop("neighbours", False) and label.ndim == 4 and not label.is_floating_point():
+            places = (data["slice"] - 1, data["slice"] + 1)
+            beside = [label[..., k] if 0 <= k < label.shape[3] else torch.zeros_like(label[..., 0]) for k in places]
         # each may be a volume: a DICOM file has one slice, and its label may be a picture
         image, label = (array[..., data["slice"]] if array.ndim == 4 else array for array in (image, label))
         data[self.image_key] = upright(image)
-        data[self.label_key] = upright(label)
+        data[self.label_key] = upright(torch.cat([label, *beside]) if beside else label)
         return data
 
 
@@ -106,7 +114,9 @@ class RandObjectMasksd(Randomizable, Transform):
             a crop is around all of them.
         fill: where there are fewer objects than ``count``, ask for some of them again, by other prompts.
         image_key: (3, H, W), cropped together with the label.
-        label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W) with 1 <= Q <= count.
+        label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W) with 1 <= Q <= count. Where the item has
+            ``before``, the label (1, H, W) of another slice by which the objects are prompted, it becomes (2 Q, H, W):
+            their masks, which may be empty, and those of before, and ``carried`` is set.
     """
 
     CONTEXTS = (0.6, 1.6)  # a crop at prediction follows a mask that may be too small or too large
@@ -135,30 +145,35 @@ class RandObjectMasksd(Randomizable, Transform):
         data = dict(data)
         objects, components = data.pop("objects"), data.pop("components", False)
         label = data[self.label_key]
+        before = data.pop("before", None)
+        seen = label if before is None else before  # what tells of the objects
         objects = objects or [[i] for i in label.unique().tolist() if i > 0]  # of a label that was made
-        data["whole"] = bool(self.R.rand() < self.whole_prob)
+        data["whole"] = bool(self.R.rand() < self.whole_prob) and before is None
         everything = sorted({i for ids in objects for i in ids})
         if data["whole"] and self.layout is None:
             data[self.label_key] = object_mask(label, everything)[None]
             return data
 
         first = everything if self.layout else objects[self.R.randint(len(objects))]
-        mask = object_mask(label, first)
+        mask = object_mask(seen, first)
         if components:
             mask = self.choose_component(mask)
         window = None if data["whole"] else self.choose_crop(np.asarray(mask) > 0.5)
         if window is not None:
             x0, y0, x1, y1 = window
             data[self.image_key] = data[self.image_key][:, y0:y1, x0:x1]
-            label, mask = label[:, y0:y1, x0:x1], mask[y0:y1, x0:x1]
-        masks = [object_mask(label, ids) for ids in objects] if self.layout else [mask]
+            label, seen, mask = label[:, y0:y1, x0:x1], seen[:, y0:y1, x0:x1], mask[y0:y1, x0:x1]
+        masks, chosen = [object_mask(label, ids) for ids in objects] if self.layout else [mask], [first]
         for index in [] if self.layout else self.R.permutation(len(objects)):
             if len(masks) == self.count:
                 break
-            mask = object_mask(label, objects[index])
+            mask = object_mask(seen, objects[index])
             if objects[index] is not first and (mask > 0.5).any():
                 masks.append(self.choose_component(mask) if components else mask)
-        if self.fill and self.layout is None:
+                chosen.append(objects[index])
+        if before is not None:
+            masks, data["carried"] = [object_mask(label, ids) for ids in chosen] + masks, True
+        elif self.fill and self.layout is None:
             masks = [masks[q % len(masks)] for q in range(self.count)]
         data[self.label_key] = torch.stack(masks)
         return data

@@ -12,12 +12,15 @@ import torch
 from monai.config import NdarrayOrTensor
 from monai.transforms import RandomizableTransform, Transform
 
+from ..prompts.carried import carried_prompt
 from ..prompts.case_id import UNION_OBJECT, read_case
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
+from .previous_slice import EXACT, draw_parts, waver
 
 SLOTS = 3  # a click takes one, a box two: one width for all, so that batches collate
 KINDS = "click_1, box, box_jittered, box_jittered_N (by N percent), click_box, whole"
+PREVIOUS_SLICE = "previous_slice"  # of training alone
 
 
 def draw_prompt(kind: str, mask: np.ndarray, rng: np.random.RandomState, jitter: float) -> Prompt:
@@ -52,12 +55,17 @@ def check_kinds(kinds: Sequence[str]) -> None:
 class RandPromptsd(RandomizableTransform):
     """Draw one prompt for each object, anew at every visit: for training.
 
+    Objects of an item that is ``carried`` are prompted by their masks on the slice beside, exactly or roughly known.
+
     Args:
         kinds: probability of each kind, such as ``{"click_1": 0.5, "box_jittered": 0.5}``. Where ``data["whole"]`` is
-            set, the prompt is the whole image instead.
+            set, the prompt is the whole image instead. That of ``previous_slice`` is of volumes alone, and drawn by
+            :class:`scripts.transforms.RandPreviousSliced`; the others share the rest.
         jitter: how far a jittered box's sides move at most, as a share of the box's side.
         layout: of the classes, where the objects are classes: all are asked for by one prompt, drawn for all as one.
-        label_key: (Q, H, W) masks, upright. Sets ``points`` (Q, N, 2) and ``point_labels`` (Q, N).
+        label_key: (Q, H, W) masks, upright, or (2 Q, H, W) of objects and of the slice before, which is taken off. Sets
+            ``points`` (Q, N, 2), ``point_labels`` (Q, N) and ``previous`` (Q, H, W) uint8: masks that the network is
+            shown with the prompt, empty where it is shown none.
     """
 
     def __init__(
@@ -68,24 +76,47 @@ class RandPromptsd(RandomizableTransform):
         label_key: str = "label",
     ) -> None:
         super().__init__()
-        check_kinds(list(kinds))
+        drawn = {kind: probability for kind, probability in kinds.items() if kind != PREVIOUS_SLICE}
+        check_kinds(list(drawn))
         if not np.isclose(sum(kinds.values()), 1.0):
             raise ValueError(f"the probabilities of the kinds of prompt must add up to 1, got {dict(kinds)}")
-        self.kinds = dict(kinds)
+        if not sum(drawn.values()):
+            raise ValueError(f"one slice needs a prompt of its own: give another kind beside {PREVIOUS_SLICE}")
+        self.kinds = {kind: probability / sum(drawn.values()) for kind, probability in drawn.items()}
         self.jitter = jitter
         self.layout = layout
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
         data = dict(data)
-        whole = data.pop("whole", False)
+        whole, is_carried = data.pop("whole", False), data.pop("carried", False)
         masks = np.greater(np.asarray(data[self.label_key]), 0.5)
+        if is_carried:
+            return self.carry(data, masks[len(masks) // 2 :])
         prompts = []
         for mask in masks if self.layout is None else masks.any(0, keepdims=True):
             kind = "whole" if whole else self.R.choice(list(self.kinds), p=list(self.kinds.values()))
             prompts.append(draw_prompt(kind, mask, self.R, self.jitter))
         points, point_labels = pad_prompts(prompts if self.layout is None else self.layout.prompts(*prompts), SLOTS)
         data["points"], data["point_labels"] = torch.from_numpy(points), torch.from_numpy(point_labels)
+        data["previous"] = torch.zeros(masks.shape, dtype=torch.uint8)
+        return data
+
+    def carry(self, data: dict[Hashable, Any], before: np.ndarray) -> dict[Hashable, Any]:
+        """Prompt objects by their masks on the slice before.
+
+        Args:
+            data: of the item.
+            before: (Q, H, W) bool.
+        """
+        parts = draw_parts(self.R)
+        if self.R.rand() >= EXACT:
+            before = np.stack([waver(mask, self.R) for mask in before])
+        nothing = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+        points, labels = pad_prompts([carried_prompt(m, parts) if m.any() else nothing for m in before], SLOTS)
+        data["points"], data["point_labels"] = torch.from_numpy(points), torch.from_numpy(labels)
+        data["previous"] = torch.from_numpy((before if "mask" in parts else np.zeros_like(before)).astype(np.uint8))
+        data[self.label_key] = data[self.label_key][: len(before)]
         return data
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from monai.transforms import Compose
 
-from scripts.data import ObjectDataset, object_dataset
+from scripts.data import ObjectDataset, object_index
 from scripts.errors import InputError
 from scripts.io.file_state import file_state
 from scripts.io.reading import LoadCheckedImaged
@@ -286,7 +286,7 @@ def test_what_could_not_be_read_once_is_tried_again_by_itself(tmp_path, listed, 
         return LoadCheckedImaged.load(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(object_dataset, "LoadCheckedImaged", type("Away", (LoadCheckedImaged,), {"load": load}))
+        patch.setattr(object_index, "LoadCheckedImaged", type("Away", (LoadCheckedImaged,), {"load": load}))
         assert len(listed(data)) == 1
     reads.clear()
     assert len(listed(data)) == 2
@@ -324,7 +324,7 @@ def test_the_numbers_beside_a_header_are_a_part_of_its_state(tmp_path):
 
 def test_index_that_another_version_wrote_is_not_read(tmp_path, listed, reads, monkeypatch):
     data = [pair(tmp_path, "a", label_with(1, 2))]
-    monkeypatch.setattr(object_dataset, "INDEX_VERSION", object_dataset.INDEX_VERSION - 1)
+    monkeypatch.setattr(object_index, "INDEX_VERSION", object_index.INDEX_VERSION - 1)
     first = listed(data)
     (old,) = (tmp_path / "cache" / "objects").iterdir()
     old.write_text("[]")
@@ -436,3 +436,17 @@ def test_a_volume_is_one_item_with_all_its_objects(tmp_path, listed):
 def test_a_list_without_volumes_is_refused_where_they_are_asked_for(tmp_path, listed):
     with pytest.raises(InputError, match="is no volume with objects on its slices"):
         listed([pair(tmp_path, "picture", label_with(1))], volumes=True)
+
+
+def test_slices_where_objects_have_ended_are_listed_with_their_neighbours(tmp_path, listed):
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[0, 0, 1:4], label[1, 1:3, 3:] = 1, 2
+    data = [volume_pair(tmp_path, "scan", label), pair(tmp_path, "picture", label_with(1))]
+    items = listed(data, objects_per_item=None, neighbours=True)
+    ends = {item["slice"]: item["objects"] for item in items if item.get("ends")}
+    assert ends == {0: [[1]], 2: [[2]], 4: [[1]]}
+    assert [item["slice"] for item in items if not item.get("ends")] == [1, 2, 3, 4, 5, 0]
+    assert [bool(item.get("neighbours")) for item in items] == [True] * 8 + [False]
+    dataset = ObjectDataset(data, lambda item: item, cache_dir=str(tmp_path / "cache"), neighbours=True)
+    plain = ObjectDataset(data, lambda item: item, cache_dir=str(tmp_path / "cache"))
+    assert dataset.mean_diameter() == plain.mean_diameter()

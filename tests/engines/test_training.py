@@ -18,7 +18,7 @@ from scripts.engines import TrainingSimulator
 from scripts.losses import PromptedMaskLoss
 from scripts.networks import train_only
 from scripts.prompts.class_layout import ClassLayout
-from scripts.prompts.form import PADDING
+from scripts.prompts.form import BACKGROUND, PADDING
 from tests.engines.spy import SURE, SpyNetwork, picture
 from tests.networks.recipe import recipe_network
 
@@ -152,7 +152,7 @@ def test_each_trained_round_names_the_points_it_answers_as_shares_of_the_image(s
         assert torch.equal(labels, asked.labels)
 
 
-def test_a_right_answer_and_padding_get_padding_and_the_others_their_click():
+def test_a_right_answer_and_padding_get_padding_and_the_others_their_click_also_where_nothing_is():
     network = SpyNetwork()
     module = TrainingSimulator(network, 2, 2)
     right = picture((1.0, 8, 24, 30, 30))[:, :1]  # all of one grey
@@ -161,8 +161,8 @@ def test_a_right_answer_and_padding_get_padding_and_the_others_their_click():
     item = IMAGE, points, labels, torch.cat([right, OBJECT, torch.zeros(1, 2, 64, 64)], dim=1)
     step(module, item, seed_of(2, module))
     second = network.asked[1]
-    assert second.labels[0, :, 1].tolist() == [PADDING, 0, PADDING, PADDING]
-    assert second.points[0, [0, 2, 3], 1].tolist() == [[-1, -1]] * 3
+    assert second.labels[0, :, 1].tolist() == [PADDING, 0, PADDING, BACKGROUND]
+    assert second.points[0, [0, 2], 1].tolist() == [[-1, -1]] * 2
 
 
 def test_each_image_of_a_batch_gets_its_own_clicks():
@@ -276,9 +276,24 @@ def test_a_class_that_is_not_there_is_corrected_where_another_is():
     step(module, item, seed_of(2, module))
     assert network.asked[1].labels[0, 0, 1] == 0
     assert (network.asked[1].labels[1, :, 1] == PADDING).all()
-    plain = TrainingSimulator(SpyNetwork(), 2, 2)
-    step(plain, item, seed_of(2, plain))
-    assert plain.network.asked[1].labels[0, 0, 1] == PADDING
+
+
+@pytest.mark.parametrize("shown", [(True, False), (False, True), (True, True), (False, False)], ids=str)
+def test_masks_of_the_slice_before_are_shown_with_the_first_prompts_of_their_images(shown):
+    network = SpyNetwork()
+    module = TrainingSimulator(network, 1, 1)
+    images = torch.cat([IMAGE, 0.5 * IMAGE])
+    previous = torch.stack([OBJECT[0] * each for each in shown]).to(torch.uint8)
+    item = images, POINTS.expand(2, 1, 1, 2), LABELS.expand(2, 1, 1), OBJECT.expand(2, 1, 64, 64)
+    (found,) = step(module, (*item, previous), seed_of(1, module))
+    for b in range(2):  # each image has its own answer
+        alone = TrainingSimulator(SpyNetwork(), 1, 1)
+        (expected,) = step(alone, tuple(each[b : b + 1] for each in (*item, previous)), seed_of(1, alone))
+        assert torch.equal(found[0][b], expected[0][0]) and torch.equal(found[1][b], expected[1][0])
+    masks = [asked.mask_prompt for asked in network.asked]
+    assert [mask is not None for mask in masks] == [True] * any(shown) + [False] * (not all(shown))
+    for mask in masks:
+        assert mask is None or torch.equal(mask > 0, network.shrink(OBJECT)[None].expand(mask.shape) > 0.5)
 
 
 def train(module, items, accumulation_steps):

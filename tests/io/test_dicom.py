@@ -14,7 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from scripts.data import find_datalist, find_inputs
-from scripts.data.object_dataset import find_objects
+from scripts.data.object_index import find_objects
 from scripts.errors import InputError
 from scripts.handlers import PredictionSaver
 from scripts.io import dicom
@@ -124,7 +124,7 @@ def test_series_and_segmentations_pair_by_the_names_of_their_folders(series, tmp
     assert lists["training"] == [{"image": str(data / "images/case_1"), "label": str(data / "labels/case_1")}]
     found, problems = find_objects(lists["training"], str(tmp_path / "cache"))
     assert not problems
-    assert found[0][1] == [(2, {1: 15, 2: 6}), (4, {2: 3})]
+    assert found[0][1] == [(2, {1: 15, 2: 6}), (4, {2: 3}), (5, {})]  # and the last slice
 
 
 def test_a_segmentation_is_no_image(series, tmp_path):

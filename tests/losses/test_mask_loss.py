@@ -9,6 +9,7 @@ from monai.losses import DiceFocalLoss, DiceLoss
 from scripts.losses import PromptedMaskLoss
 from scripts.losses.mask_loss import mask_iou
 from scripts.prompts.class_layout import ClassLayout
+from scripts.prompts.form import PADDING
 
 SURE = 20.0  # a logit whose sigmoid is 0 or 1
 LAYOUT = ClassLayout({"a": [1, 2, 3], "b": [2, 3], "c": [3]})
@@ -135,6 +136,20 @@ def test_an_object_with_an_empty_target_counts_for_nothing():
     assert loss((logits, iou), target).item() == pytest.approx(alone.mean().item(), abs=1e-6)
     for part in gradient:
         assert [(b, q) for b in range(2) for q in range(3) if part[b, q].any()] == kept
+
+
+def test_an_object_that_was_asked_for_and_is_not_there_shall_have_an_empty_mask_and_a_bad_iou():
+    logits, iou, target = random_case()
+    target[0, 1] = 0
+    points, labels = torch.full((2, 3, 2, 2), 0.5), torch.full((2, 3, 2), PADDING)
+    labels[0, 1, 0] = 3
+    loss = PromptedMaskLoss(dice_loss())
+    gradient = torch.autograd.grad(loss((logits, iou, points, labels), target), (logits, iou))
+    assert all(part[0, 1].any() for part in gradient)
+    assert (gradient[0][0, 1] >= 0).all()  # a step takes the logits down
+    nothing = torch.full_like(logits, -20.0)
+    perfect = [loss((nothing, torch.full_like(iou, said), points, labels), 0 * target) for said in (0.0, 1.0)]
+    assert perfect[0] < perfect[1]  # an empty mask promises nothing
 
 
 def test_a_batch_of_empty_targets_costs_nothing_and_can_be_stepped():

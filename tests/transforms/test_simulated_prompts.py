@@ -165,7 +165,7 @@ def test_unknown_kind_is_refused_with_those_that_are_known(make, kind):
 
 @pytest.mark.parametrize(
     ("transform", "added"),
-    [(RandPromptsd({"box": 1.0}), {"points", "point_labels"}), (SeededPromptsd(["box"]), {"prompts"})],
+    [(RandPromptsd({"box": 1.0}), {"points", "point_labels", "previous"}), (SeededPromptsd(["box"]), {"prompts"})],
     ids=["rand", "case"],
 )
 def test_other_keys_and_the_item_itself_stay(transform, added):
