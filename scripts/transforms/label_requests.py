@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, TOP_LEFT, Entry
+from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, TOP_LEFT, Entry, asks
 
 KEYS = ("foreground", "background", "roi")  # an item with one of these is a request
 
@@ -33,7 +33,7 @@ def read_request(request: Mapping[Any, Any], shape: Sequence[int]) -> list[Entry
 
     Returns:
         Entries as of :func:`scripts.prompts.form.read_prompts`, none where nothing is asked. A slice with background
-        clicks alone asks for nothing.
+        clicks alone asks for nothing, but says where an object has ended.
 
     Raises:
         InputError: when clicks are not a list.
@@ -53,10 +53,9 @@ def read_request(request: Mapping[Any, Any], shape: Sequence[int]) -> list[Entry
     entries: list[Entry] = []
     for k in slices:
         marks = [*clicks.get(k, []), *(zip(box, (TOP_LEFT, BOTTOM_RIGHT)) if k in boxed else [])]
-        if any(label != BACKGROUND for _, label in marks):
-            points, labels = [xy for xy, _ in marks], [label for _, label in marks]
-            entries.append({"object": 0, "slice": k, "points": points, "labels": labels})
-    return entries
+        points, labels = [xy for xy, _ in marks], [label for _, label in marks]
+        entries.append({"object": 0, "slice": k, "points": points, "labels": labels})
+    return entries if any(map(asks, entries)) else []
 
 
 def _index(value: Any) -> int | None:

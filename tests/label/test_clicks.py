@@ -78,6 +78,27 @@ def test_in_3d_each_clicked_slice_is_answered(server):
     assert np.flatnonzero(mask.any((0, 1))).tolist() == [k - 1, k + 1]
 
 
+@pytest.mark.parametrize("name", VOLUMES)
+def test_one_click_segments_a_whole_object_and_a_background_click_ends_it(server, truths, name):
+    x, y, k = VOLUMES[name][1]
+    options = server.client.info()["models"]["efficientsam_3d"]["config"]["spread"]
+    click = {"foreground": [[x, y, k]], "spread": options[1], "slice": k}  # the slice that is shown is not all
+    mask, _, image = server.infer(name, 3, **click)
+    assert dice(mask, truths[name]) > 0.8
+    plain, _, plain_image = server.infer(name, 3, **{**click, "spread": options[0]})
+    assert np.flatnonzero(plain.any((0, 1))).tolist() == [k] and np.array_equal(plain[..., k], mask[..., k])
+    assert np.allclose(image.GetOrigin(), plain_image.GetOrigin())
+    ended, _, _ = server.infer(name, 3, **click, background=[[2, 2, k + 1]])
+    assert np.array_equal(ended[..., : k + 1], mask[..., : k + 1]) and not ended[..., k + 1 :].any()
+
+
+def test_clicks_on_several_slices_are_all_anchors_of_a_whole_object(server, truths):
+    x, y, k = VOLUMES["vol_a"][1]
+    one, _, _ = server.infer("vol_a", 3, foreground=[[x, y, k]], spread="whole object")
+    two, _, _ = server.infer("vol_a", 3, foreground=[[x, y, k], [x + 3, y, k + 2]], spread="whole object")
+    assert np.array_equal(one[..., k], two[..., k]) and dice(two, truths["vol_a"]) > 0.8
+
+
 @pytest.mark.parametrize(
     "request_", [{}, {"foreground": [], "background": [[3, 3, 1]]}, {"foreground": [[900, 3, 1]]}, {"foreground": [[]]}]
 )
@@ -118,6 +139,7 @@ def test_dice_through_the_server_is_that_of_inferring_to_the_last_digit(server, 
     ("model", "image", "params", "status", "says"),
     [
         ("efficientsam_2d", "nobody", {}, 404, "there is no image nobody"),
+        ("efficientsam_3d", "vol_a", {"spread": "all"}, 400, "there is no spread 'all': choose clicked slices, whole"),
         ("efficientsam_9d", "vol_a", {}, 404, "There is no model"),
         ("efficientsam_2d", "vol_a", {"model_filename": "secret.pt"}, 400, "there are no weights secret.pt"),
         ("efficientsam_2d", "vol_a", {"foreground": 7}, 400, "foreground is a list of indices"),

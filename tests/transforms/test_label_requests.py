@@ -23,6 +23,7 @@ def read(shape=VOLUME, **request):
         ({"foreground": [[], None, [7]], "background": None}, []),  # as OHIF sends
         ({"foreground": [[40, 2, 3], [1, -1, 3], [1, 2, 12]]}, []),  # outside
         ({"foreground": [["a", 2, 3], [float("nan"), 2, 3]]}, []),
+        ({"foreground": [[5, 5, 2]], "background": [[1, 2, 4]]}, [(2, [[5, 5]], [1]), (4, [[1, 2]], [0])]),  # it ends
         ({"background": [[1, 2, 3]]}, []),  # nothing to take away from
     ],
 )

@@ -19,6 +19,8 @@ MOST_NAME = 200
 WRITTEN = (".nrrd", ".seg.nrrd", ".nii.gz", ".nii", ".mha", ".png", ".tif", ".tiff", ".bmp")  # masks, without loss
 DTYPES = ("uint8", "int16", "uint16", "int32", "uint32", "float32")
 
+CLICKED, WHOLE = "clicked slices", "whole object"  # what is segmented of a volume
+
 Field = Callable[[Any, str], Any]
 
 
@@ -200,6 +202,7 @@ INFER: dict[str, Field] = {
     "background": clicks,
     "roi": positions,
     "slice": position,
+    "spread": choice(CLICKED, WHOLE),
     "label": text,
     "device": device,
     "model_filename": weights,

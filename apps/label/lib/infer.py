@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from scripts.io.file_state import file_state
 from scripts.io.nifti import affine_in_itk, is_nifti
 from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 
-from .checks import WRITTEN
+from .checks import CLICKED, WHOLE, WRITTEN
+from .errors import RequestError
 from .kept import Kept
 from .listing import suffix_of
 from .weights import BEST, BUNDLE, Served, find_weights, offered
@@ -50,7 +52,8 @@ class PromptedInfer(BasicInferTask):
         served: weights, shared with other dimensions.
         images: that loads, shared too.
         conf: options of the command line; ``labels`` are names, parted by commas.
-        dimension: 2 answers on the slice that a client shows, 3 on every prompted slice.
+        dimension: 2 answers on the slice that a client shows, 3 on every prompted slice, or for whole objects where a
+            client chooses so.
     """
 
     def __init__(self, served: Served, images: KeptImaged, conf: dict[str, str], dimension: int) -> None:
@@ -70,14 +73,21 @@ class PromptedInfer(BasicInferTask):
 
     def config(self) -> dict[str, Any]:
         """Return a client's options, with the weights there are now."""
-        return {**self._config, "model_filename": offered()}
+        options = {**self._config, "model_filename": offered()}
+        return {**options, "spread": [CLICKED, WHOLE]} if self.dimension == 3 else options
 
     def get_path(self, validate: bool = True) -> str:
         """Return the file of the weights that answer."""
         return str(find_weights(BEST))
 
     def pre_transforms(self, data: Any = None) -> list:
+        if data and self.spreads(data):
+            data.pop("slice", None)  # clicks on all slices speak, not only those on the one that is shown
         return [self.images, RequestPromptsd()]
+
+    def spreads(self, data: Mapping[str, Any]) -> bool:
+        """Return whether a request asks for whole objects."""
+        return self.dimension == 3 and data.get("spread") == WHOLE
 
     def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cpu") -> dict[str, Any]:
         """Answer with the weights that the request names.
@@ -88,8 +98,11 @@ class PromptedInfer(BasicInferTask):
             device: such as ``cpu`` or ``cuda:0``.
         """
         answering = self.served.use(find_weights(data.get("model_filename")), device)
+        inferer = answering.spreading if self.spreads(data) else answering.inferer
+        if inferer is None:
+            raise RequestError(f"these weights have class masks, which cannot be spread: choose {CLICKED}")
         with torch.no_grad():
-            data["pred"] = answering.inferer(data["image"][None].to(device), answering.network)[0]
+            data["pred"] = inferer(data["image"][None].to(device), answering.network)[0]
         data["postprocessing"] = answering.postprocessing
         return data
 

@@ -18,6 +18,7 @@ from .turns import TakingTurns, Turns
 
 BUNDLE = Path(__file__).resolve().parents[3]
 MODELS = BUNDLE / "models"
+INFERENCE, SPREAD = (BUNDLE / "configs" / f"{name}.yaml" for name in ("inference", "spread"))
 BASE = "efficient_sam_vitt_base.pth"  # serves until there is a fine-tune
 FINE_TUNE = "model.pt"
 PREVIOUS = "previous.pth"  # what answered before the last training
@@ -72,10 +73,11 @@ def find_weights(name: str | None) -> Path:
 
 @dataclass(frozen=True)
 class Answering:
-    """Weights, ready to answer, with the steps that the bundle's config has for them."""
+    """Weights, ready to answer, with the steps that the bundle's configs have for them."""
 
     network: Any
     inferer: Any
+    spreading: Any  # the inferer of whole objects; nothing where the weights have class masks
     postprocessing: list
 
 
@@ -99,15 +101,21 @@ class Served:
         return self.kept.get((*file_state(path), device), lambda: self.load(path, device))
 
     def load(self, path: Path, device: str) -> Answering:
-        """Load weights as configs/inference.yaml says.
+        """Load weights as configs/inference.yaml and configs/spread.yaml say.
 
         Args:
             path: of the weights.
             device: on which they answer.
         """
-        config = ConfigParser()
-        config.read_config(BUNDLE / "configs" / "inference.yaml")
+        config, spread = ConfigParser(), ConfigParser()
+        config.read_config(INFERENCE)
+        spread.read_config([INFERENCE, SPREAD])
         config.update(as_values({"bundle_root": str(BUNDLE), "ckpt_path": str(path), "device": device}))
-        network = TakingTurns(config.get_parsed_content("network").eval(), self.turns)
-        postprocessing = config.get_parsed_content("postprocessing").transforms
-        return Answering(network, config.get_parsed_content("inferer"), list(postprocessing))
+        network = config.get_parsed_content("network").eval()
+        spread.update({"network_def": network, "progress": False})  # which is loaded once
+        return Answering(
+            TakingTurns(network, self.turns),
+            config.get_parsed_content("inferer"),
+            None if network.settings.layout else spread.get_parsed_content("inferer"),
+            list(config.get_parsed_content("postprocessing").transforms),
+        )
