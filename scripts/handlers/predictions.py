@@ -27,6 +27,7 @@ from ..io.pictures import PICTURE_SUFFIXES
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import Entry, Prompt, pad_prompts, read_entries
 from ..reports.overlays import PALETTE, overlay, to_uint8
+from ..reports.views import views_of
 from ..transforms.merge_logits import PROBABILITY_KEY
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class PredictionSaver:
     Pictures (PNG, JPEG, TIFF, BMP) give a PNG (ids as palette indices, in 16 bits above 255), NIfTI gives NIfTI and
     NRRD gives NRRD with the same affine, DICOM gives NIfTI, or DICOM SEG on request. ``<name>_probability.nii.gz``, on
     request, has the probability of each object, float32 with the axes x, y, slice and object. A volume gets one overlay
-    for each prompted slice, or of several only for those where something was found. The JSON holds the prompts, and the
+    for each prompted slice, or of several only for those where something was found, and ``<name>_views.png`` from three
+    sides where objects were spread through it. The JSON holds the prompts, and the
     time that the inferer noted in ``meta["seconds"]``, if it did.
 
     Args:
@@ -215,6 +217,11 @@ class PredictionSaver:
             file = f"{name}_slice{k:03d}_overlay.png" if is_volume else f"{name}_overlay.png"
             drawn = to_uint8(upright(self.to_rgb(picture).as_tensor().cpu()))
             Image.fromarray(overlay(drawn, on_slice, *pad_prompts(prompts))).save(self.output_dir / file)
+            saved.append(file)
+        if is_volume and any(entry.get("extent") for entry in entries):
+            file = f"{name}_views.png"
+            views = views_of(image, np.asarray(labels[0].cpu()), entries, self.to_rgb)
+            Image.fromarray(views).save(self.output_dir / file)
             saved.append(file)
         return saved
 

@@ -39,6 +39,7 @@ def test_one_click_segments_the_whole_organ_on_the_files_grid(scan, folder, axis
     mask = nibabel.load(folder / "scan_mask.nii.gz")
     assert np.allclose(mask.affine, AFFINE, atol=1e-5)
     found = np.asarray(mask.dataobj) == 1
+    assert (folder / "scan_views.png").is_file()
     assert 2 * (found & organ).sum() / (found.sum() + organ.sum()) > 0.9
     report = json.loads((folder / "scan_prediction.json").read_text())
     (said,), others = report["objects"], tuple(a for a in range(3) if a != axis)
