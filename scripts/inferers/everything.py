@@ -22,7 +22,7 @@ from ..prompts.crops import SmallObjectCropper
 from ..prompts.form import FOREGROUND, Entry, Prompt, pad_prompts
 from .instances import MaskCandidate, number_instances, stability_score, suppress
 from .session import CHUNK, PromptSession
-from .slices import SliceInferer
+from .slices import SliceInferer, note_seconds
 
 SAME_IOU = 0.9  # of two masks of the first look that one closer look is enough for; less loses half of dense nuclei
 
@@ -91,9 +91,7 @@ class EverythingInferer(SliceInferer):
         """
         start = time.perf_counter()
         result = super().__call__(inputs, network)
-        seconds = round(time.perf_counter() - start, 3)
-        collated = isinstance(result.meta.get("filename_or_obj"), (list, tuple))
-        result.meta["seconds"] = [seconds] if collated else seconds
+        note_seconds(result, start)
         return result
 
     def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:

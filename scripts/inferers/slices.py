@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every inferer of slices shares: an image or a volume comes in, slices are answered upright, a mask goes out."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -136,6 +137,18 @@ class SliceInferer(Inferer, ABC):
         meta = getattr(inputs, "meta", {})
         meta = {key: meta[key] for key in ("percentiles",) if key in meta}
         return self.to_rgb(MetaTensor(image[0], meta=meta)).as_tensor()[None]
+
+
+def note_seconds(result: MetaTensor, start: float) -> None:
+    """Note in ``meta["seconds"]`` the time since an answer was asked for.
+
+    Args:
+        result: of an inferer.
+        start: when it began, by ``time.perf_counter``.
+    """
+    seconds = round(time.perf_counter() - start, 3)
+    collated = isinstance(result.meta.get("filename_or_obj"), (list, tuple))
+    result.meta["seconds"] = [seconds] if collated else seconds
 
 
 def source_state(image: Tensor) -> tuple | None:

@@ -6,6 +6,7 @@ and stops where the two differ. Two things differ on purpose: slices that a user
 object may also end by its area and by what the network believes of its own mask.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from ..prompts.crops import Crop, SmallObjectCropper
 from ..prompts.form import Entry, Prompt, asks, read_entries, write_entries
 from .end_of_object import EndOfObject, slice_distance
 from .prompted_slices import PromptedSliceInferer
-from .slices import source_state
+from .slices import note_seconds, source_state
 
 Anchors = Mapping[int, Mapping[int, Tensor]]  # (H, W) bool masks that stay as they are, by object and slice
 
@@ -93,8 +94,9 @@ class SpreadInferer(PromptedSliceInferer):
 
         Returns:
             (1, 1, X, Y[, Z]) ids: object q is q + 1. In ``meta["prompts"]`` each prompt says from which slice to which
-            its object extends.
+            its object extends; ``meta["seconds"]`` is the time that it took.
         """
+        start = time.perf_counter()
         result = super().__call__(inputs, network, *args, **kwargs)
         if inputs.ndim != 5:
             return result
@@ -112,6 +114,7 @@ class SpreadInferer(PromptedSliceInferer):
         for entry in entries:
             entry["extent"] = extents[entry["object"]]
         write_entries(result, entries)
+        note_seconds(result, start)
         return result
 
     def list_entries(self, inputs: Tensor, depth: int) -> list[Entry]:
