@@ -20,9 +20,9 @@ class EndOfObject:
         predicted_iou: least IoU that the network predicts of its mask.
     """
 
-    iou: float = 0.75
-    area: float = 0.5
-    predicted_iou: float = 0.5
+    iou: float = 0.6
+    area: float = 0.3
+    predicted_iou: float = 0.4
 
     def __call__(self, mask: Tensor, before: Tensor, predicted_iou: float, steps: float = 1.0) -> bool:
         """Return whether a mask is no longer the object's.

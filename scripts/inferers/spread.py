@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..io.axes import upright
 from ..networks.promptable import Promptable
-from ..prompts.carried import PARTS, carried_prompt
+from ..prompts.carried import CHOSEN, PARTS, carried_prompt
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import Crop, SmallObjectCropper
 from ..prompts.form import Entry, Prompt, asks, read_entries, write_entries
@@ -60,7 +60,7 @@ class SpreadInferer(PromptedSliceInferer):
     def __init__(
         self,
         end: EndOfObject | None = None,
-        parts: Collection[str] = PARTS,
+        parts: Collection[str] = CHOSEN,
         box_margin: float = 0.0,
         progress: bool = False,
         crop: SmallObjectCropper | None = None,

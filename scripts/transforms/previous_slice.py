@@ -8,10 +8,10 @@ import numpy as np
 from monai.transforms import Randomizable, Transform
 from scipy import ndimage
 
-from ..prompts.carried import PARTS
+from ..prompts.carried import CHOSEN
 
-AS_SPREADING = 0.6  # probability of all parts of the mask at once, as prediction has them; else some of them
-SOME_PARTS = (("box", "mask"), ("point", "mask"), ("box", "point"), ("box",), ("point",))
+AS_SPREADING = 0.6  # probability of the parts of the mask that prediction takes; else others
+OTHER_PARTS = (("box", "point", "mask"), ("box", "mask"), ("box", "point"), ("box",), ("point",))
 EXACT = 0.5  # probability of the true mask; else its border wavers, as that of a prediction does
 ROUGHNESS = (0.02, 0.12)  # how far it wavers, as a share of the square root of the mask's area
 SMOOTHNESS = 0.15  # of the wavering, likewise
@@ -66,4 +66,4 @@ def waver(mask: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
 
 def draw_parts(rng: np.random.RandomState) -> tuple[str, ...]:
     """Draw which parts of a mask prompt, of :data:`scripts.prompts.carried.PARTS`."""
-    return PARTS if rng.rand() < AS_SPREADING else SOME_PARTS[rng.randint(len(SOME_PARTS))]
+    return CHOSEN if rng.rand() < AS_SPREADING else OTHER_PARTS[rng.randint(len(OTHER_PARTS))]

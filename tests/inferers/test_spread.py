@@ -210,8 +210,9 @@ def test_what_cannot_be_spread_is_refused(given, message):
 def test_thick_slices_may_differ_more():
     truth = organ(radii=(12.0, 9.0, 14.0), tilt=0.2)[..., 2::4]  # every fourth slice
     points = [[22, 18, 3, 1]]
-    thick, _ = spread(truth, spacing=(1.0, 1.0, 4.0), points=points)
-    thin, _ = spread(truth, points=points)
+    end = EndOfObject(iou=0.75, area=0.5)
+    thick, _ = spread(truth, SpreadInferer(end), spacing=(1.0, 1.0, 4.0), points=points)
+    thin, _ = spread(truth, SpreadInferer(end), points=points)
     assert dice(thick[0, 0] == 1, truth) > 0.9 > dice(thin[0, 0] == 1, truth)
 
 

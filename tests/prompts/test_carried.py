@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from scripts.prompts.carried import carried_prompt
+from scripts.prompts.carried import PARTS, carried_prompt
 
 
 def mask_of(x0, y0, x1, y1, size=(30, 40)):
@@ -14,7 +14,7 @@ def mask_of(x0, y0, x1, y1, size=(30, 40)):
 
 
 def test_a_mask_prompts_by_its_enlarged_box_and_its_innermost_point():
-    prompt = carried_prompt(mask_of(5, 10, 24, 19), margin=0.1)
+    prompt = carried_prompt(mask_of(5, 10, 24, 19), PARTS, margin=0.1)
     assert prompt.points.tolist()[:2] == [[3, 9], [26, 20]] and prompt.labels.tolist() == [2, 3, 1]
     x, y = prompt.points[2]
     assert 14 <= y <= 15 and 9 <= x <= 20
@@ -30,7 +30,7 @@ def test_parts_are_chosen(parts, labels):
 
 
 def test_a_box_stays_inside_the_image():
-    assert carried_prompt(np.ones((5, 6), bool), margin=0.5).points[:2].tolist() == [[0, 0], [5, 4]]
+    assert carried_prompt(np.ones((5, 6), bool), PARTS, margin=0.5).points[:2].tolist() == [[0, 0], [5, 4]]
 
 
 def test_an_empty_mask_says_nothing():
