@@ -86,10 +86,14 @@ class ObjectDataset(CacheDataset):
             raise InputError(
                 problems[0] if len(data) == 1 and problems else f"no usable object{wanted} in {len(data)} images"
             )
-        count = sum(len(item["objects"]) for item in items)
+        ends = sum("ends" in item for item in items)
+        count = sum(len(item["objects"]) for item in items if "ends" not in item)
         left_out = f", {len(problems)} images left out" if problems else ""
+        ended = f", and {ends} slices beside them, where one has ended" if ends else ""
         made_up = f", and {len(made)} with labels that are made" if made else ""
-        logger.info(f"{count} objects on {len(items) - len(made)} items of {len(found)} images{left_out}{made_up}")
+        logger.info(
+            f"{count} objects on {len(items) - ends - len(made)} items of {len(found)} images{ended}{left_out}{made_up}"
+        )
         kept = int(cache_rate * sum(not callable(item["image"]) for item in items))  # of those that come first
         super().__init__(items, transform, cache_num=kept, progress=False, copy_cache=True)
 
