@@ -10,12 +10,13 @@ import torch.nn as nn
 from monai.data import MetaTensor
 from torch import Tensor
 
+from ..inferers.slices import source_state
 from ..inferers.spread import SpreadInferer, on_slice
 from ..io.axes import upright
 from ..networks.promptable import Promptable
 from ..prompts.carried import carried_prompt
-from ..prompts.corrections import correction_click
 from ..prompts.form import Prompt
+from .evaluation import add_click
 
 FIRST_PROMPTS = ("click", "box", "mask")
 
@@ -155,14 +156,15 @@ class VolumeSimulator(nn.Module):
             truth: (H, W) bool.
             k: the slice.
         """
+        if not truth.any():
+            return torch.zeros_like(truth)
         prompt, mask = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64)), found
-        for _ in range(self.slice_clicks if truth.any() else 0):
-            click = correction_click(mask.cpu().numpy(), truth.cpu().numpy())
-            if click is None:
-                return mask
-            prompt = Prompt(*(np.concatenate(each) for each in zip(prompt, click)))
-            mask = self.answer(image, k, prompt, mask)
-        return mask if truth.any() else torch.zeros_like(truth)
+        for _ in range(self.slice_clicks):
+            clicked = add_click(prompt, mask.cpu().numpy(), truth.cpu().numpy())
+            if clicked is prompt:  # nothing is wrong
+                break
+            prompt, mask = clicked, self.answer(image, k, clicked, mask)
+        return mask
 
     def answer(self, image: Tensor, k: int, prompt: Prompt, previous: Tensor | None = None) -> Tensor:
         """Return the mask (H, W) that a prompt on a slice gives.
@@ -173,5 +175,5 @@ class VolumeSimulator(nn.Module):
             prompt: of one object.
             previous: (H, W) bool that the prompt corrects.
         """
-        view, logits, _ = self.inferer.look(image, self.network, k, prompt, previous)
+        view, logits, _ = self.inferer.look(image, self.network, k, prompt, previous, source_state(image))
         return on_slice(view, logits, (image.shape[3], image.shape[2]))

@@ -45,8 +45,8 @@ class PredictionSaver:
     NRRD gives NRRD with the same affine, DICOM gives NIfTI, or DICOM SEG on request. ``<name>_probability.nii.gz``, on
     request, has the probability of each object, float32 with the axes x, y, slice and object. A volume gets one overlay
     for each prompted slice, or of several only for those where something was found, and ``<name>_views.png`` from three
-    sides where objects were spread through it. The JSON holds the prompts, and the
-    time that the inferer noted in ``meta["seconds"]``, if it did.
+    sides where objects were spread through it. The JSON holds the prompts, and the time that the inferer noted in
+    ``meta["seconds"]``, if it did.
 
     Args:
         output_dir: folder to write to.

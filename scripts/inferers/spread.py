@@ -184,6 +184,7 @@ class SpreadInferer(PromptedSliceInferer):
         Returns:
             The slice, the part of it that was looked at and its logits, one after the other.
         """
+        source = source_state(inputs)  # looked at once: a series has many files
         # by the whole distance, objects of thick slices run past their ends
         steps_between = slice_distance(inputs) ** 0.5
         for walk in list_walks(anchors, inputs.shape[4]):
@@ -192,7 +193,9 @@ class SpreadInferer(PromptedSliceInferer):
                 if not before.any():
                     break
                 prompt = carried_prompt(before.cpu().numpy(), self.parts, self.box_margin)
-                view, logits, iou = self.look(inputs, network, k, prompt, before if "mask" in self.parts else None)
+                view, logits, iou = self.look(
+                    inputs, network, k, prompt, before if "mask" in self.parts else None, source
+                )
                 mask = on_slice(view, logits, before.shape)
                 if not mask.any() or (walk.is_open and self.end(mask, before, iou, steps_between)):
                     break
@@ -200,7 +203,13 @@ class SpreadInferer(PromptedSliceInferer):
                 before = mask
 
     def look(
-        self, inputs: Tensor, network: Promptable, k: int, prompt: Prompt, previous: Tensor | None = None
+        self,
+        inputs: Tensor,
+        network: Promptable,
+        k: int,
+        prompt: Prompt,
+        previous: Tensor | None = None,
+        source: tuple | None = None,
     ) -> tuple[Crop, Tensor, float]:
         """Predict one object on a slice.
 
@@ -210,11 +219,12 @@ class SpreadInferer(PromptedSliceInferer):
             k: the slice.
             prompt: of the object.
             previous: (H, W) bool mask that the network is shown, too.
+            source: of :func:`scripts.inferers.slices.source_state`, by which embeddings are kept; nothing keeps none.
 
         Returns:
             The part (x0, y0, x1, y1) that was looked at, its logits (h, w), and the predicted IoU.
         """
-        volume, source = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, source_state(inputs)
+        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         image = upright(self.rgb_slice(inputs, volume[..., k]))
         entry: Entry = {"object": 0, "points": prompt.points.tolist(), "labels": prompt.labels.tolist()}
         kept = self.kept_of(network, source and (*source, k))

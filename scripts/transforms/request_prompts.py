@@ -62,7 +62,7 @@ class RequestPromptsd(Transform):
             if points is None and boxes is None:
                 points, boxes = self.points, self.boxes
             entries = []
-            if points or boxes or self.whole_image:
+            if self.whole_image or points or boxes:
                 entries = read_prompts(points, boxes, shape, self.slice_index if k is None else k, name)
             elif PREVIOUS_KEY not in image.meta:
                 raise InputError(
