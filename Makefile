@@ -17,7 +17,7 @@ ORIGINS ?=
 # MONAI Label needs Python 3.11; with another one its tests are skipped
 LABEL_TESTS = $(if $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info[:2] == (3, 11)))'),label-setup)
 
-.PHONY: setup train test lint format clean label label-setup
+.PHONY: setup train test lint format clean serve label label-setup
 
 setup: $(VENV)/installed
 
@@ -51,6 +51,10 @@ label: label-setup
 	@test -n "$(STUDIES)" || { echo "error: give a folder of images: make label STUDIES=/data/mine" >&2; exit 2; }
 	@TOKEN="$(TOKEN)" exec $(LABEL_VENV)/bin/python apps/label/serve.py --studies "$(STUDIES)" --host "$(HOST)" \
 	  --port "$(PORT)" --labels "$(LABELS)" --hosts "$(HOSTS)" --origins "$(ORIGINS)"
+
+# serve 3D Slicer, napari and ITK-SNAP: make serve; ARGS="--port 1600 --api-key secret" and others, which ARGS=--help lists
+serve: setup
+	@exec $(RUN) apps.serve $(ARGS)
 
 label-setup: $(LABEL_VENV)/installed
 

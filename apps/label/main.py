@@ -15,12 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the bundle, whos
 import monailabel.interfaces.app
 import psutil
 from lib.door import make_door
-from lib.errors import RequestError
 from lib.infer import KeptImaged, PromptedInfer
 from lib.ranking import LeastSure
 from lib.studies import DicomStudies, Studies
 from lib.train import Trainer
-from lib.weights import Served
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
@@ -32,6 +30,8 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from PIL import Image
 
+from apps.common.errors import RequestError
+from apps.common.weights import Served
 from scripts.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ object may also end by its area and by what the network believes of its own mask
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -172,35 +172,52 @@ class SpreadInferer(PromptedSliceInferer):
         return extents
 
     def follow(
-        self, inputs: Tensor, network: Promptable, anchors: Mapping[int, Tensor]
+        self, inputs: Tensor, network: Promptable, anchors: Mapping[int, Tensor], source: tuple | None = None
     ) -> Iterator[tuple[int, Crop, Tensor]]:
-        """Follow one object through the slices between and beyond those whose masks are known.
+        """Follow one object through the slices between and beyond those whose masks are known, the nearest first.
 
         Args:
             inputs: (1, C, X, Y, Z).
             network: that answers.
             anchors: (H, W) mask of each such slice.
+            source: by which embeddings are kept; nothing takes that of :func:`scripts.inferers.slices.source_state`.
 
         Returns:
             The slice, the part of it that was looked at and its logits, one after the other.
         """
-        source = source_state(inputs)  # looked at once: a series has many files
+        source = source or source_state(inputs)  # looked at once: a series has many files
+        walks = list_walks(anchors, inputs.shape[4])
+        # in turn, so that who stops early has as much of each side
+        for steps in zip_longest(*(self.walk(inputs, network, anchors[each.start], each, source) for each in walks)):
+            yield from filter(None, steps)
+
+    def walk(
+        self, inputs: Tensor, network: Promptable, before: Tensor, walk: "Walk", source: tuple | None
+    ) -> Iterator[tuple[int, Crop, Tensor]]:
+        """Follow one object one way, from a slice whose mask is known.
+
+        Args:
+            inputs: (1, C, X, Y, Z).
+            network: that answers.
+            before: (H, W) bool mask of that slice.
+            walk: the slices.
+            source: by which embeddings are kept.
+
+        Returns:
+            As :meth:`follow`.
+        """
         # by the whole distance, objects of thick slices run past their ends
         steps_between = slice_distance(inputs) ** 0.5
-        for walk in list_walks(anchors, inputs.shape[4]):
-            before = anchors[walk.start]
-            for k in walk.slices:
-                if not before.any():
-                    break
-                prompt = carried_prompt(before.cpu().numpy(), self.parts, self.box_margin)
-                view, logits, iou = self.look(
-                    inputs, network, k, prompt, before if "mask" in self.parts else None, source
-                )
-                mask = on_slice(view, logits, before.shape)
-                if not mask.any() or (walk.is_open and self.end(mask, before, iou, steps_between)):
-                    break
-                yield k, view, logits
-                before = mask
+        for k in walk.slices:
+            if not before.any():
+                break
+            prompt = carried_prompt(before.cpu().numpy(), self.parts, self.box_margin)
+            view, logits, iou = self.look(inputs, network, k, prompt, before if "mask" in self.parts else None, source)
+            mask = on_slice(view, logits, before.shape)
+            if not mask.any() or (walk.is_open and self.end(mask, before, iou, steps_between)):
+                break
+            yield k, view, logits
+            before = mask
 
     def look(
         self,

@@ -5,7 +5,7 @@ import tarfile
 import zipfile
 from typing import IO
 
-from .errors import RequestError
+from apps.common.errors import RequestError
 
 MOST_UNPACKED = 8 * 2**30  # bytes
 MOST_FILES = 20_000

@@ -11,8 +11,8 @@ from typing import Any
 
 from monailabel.utils.others.generic import device_map
 
-from .errors import RequestError
-from .weights import find_weights
+from apps.common.errors import RequestError
+from apps.common.weights import find_weights
 
 MOST_TEXT = 2**20  # characters of parameters, which are clicks, not files
 MOST_NAME = 200

@@ -31,9 +31,10 @@ from monailabel.interfaces.exception import (
 from monailabel.interfaces.utils.app import app_instance
 from starlette.middleware.cors import CORSMiddleware
 
+from apps.common.errors import RequestError, sentence_of
+
 from .archives import check_archive
 from .checks import INFER, SAMPLE, TRAIN, name, parse_object, plain, read_fields
-from .errors import RequestError, sentence_of
 from .gate import Gate
 from .listing import SUFFIXES, suffix_of
 

@@ -17,15 +17,15 @@ from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.post import Restored
 from monailabel.transform.writer import write_itk
 
+from apps.common.errors import RequestError
+from apps.common.kept import Kept
+from apps.common.weights import BEST, BUNDLE, Served, find_weights, offered
 from scripts.io.file_state import file_state
 from scripts.io.nifti import affine_in_itk, is_nifti
 from scripts.transforms import LoadCheckedImaged, RequestPromptsd
 
 from .checks import CLICKED, WHOLE, WRITTEN
-from .errors import RequestError
-from .kept import Kept
 from .listing import suffix_of
-from .weights import BEST, BUNDLE, Served, find_weights, offered
 
 MOST_VOLUMES = 2**30  # bytes of images in memory
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha")  # that keep where they lie

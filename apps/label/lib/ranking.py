@@ -8,11 +8,11 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from apps.common.errors import sentence_of
+from apps.common.weights import BEST, find_weights
 from scripts.io.file_state import file_state
 
-from .errors import sentence_of
 from .infer import PromptedInfer
-from .weights import BEST, find_weights
 
 logger = logging.getLogger(__name__)
 

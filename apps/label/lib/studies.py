@@ -17,7 +17,8 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from monailabel.interfaces.exception import ImageNotFoundException
 from pydicom import Dataset
 
-from .errors import RequestError
+from apps.common.errors import RequestError
+
 from .listing import SUFFIXES, is_image, suffix_of
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
 
+from apps.common.errors import RequestError
+from apps.common.weights import BUNDLE, FINE_TUNE, MODELS, PREVIOUS, find_weights, offered
 from scripts.cli import as_values
-
-from .errors import RequestError
-from .weights import BUNDLE, FINE_TUNE, MODELS, PREVIOUS, find_weights, offered
 
 logger = logging.getLogger(__name__)
 

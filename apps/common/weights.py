@@ -16,7 +16,7 @@ from .errors import RequestError
 from .kept import Kept
 from .turns import TakingTurns, Turns
 
-BUNDLE = Path(__file__).resolve().parents[3]
+BUNDLE = Path(__file__).resolve().parents[2]
 MODELS = BUNDLE / "models"
 INFERENCE, SPREAD = (BUNDLE / "configs" / f"{name}.yaml" for name in ("inference", "spread"))
 BASE = "efficient_sam_vitt_base.pth"  # serves until there is a fine-tune
@@ -76,17 +76,23 @@ class Answering:
     """Weights, ready to answer, with the steps that the bundle's configs have for them."""
 
     network: Any
+    nbytes: int  # of its weights
     inferer: Any
     spreading: Any  # the inferer of whole objects; nothing where the weights have class masks
     postprocessing: list
 
 
 class Served:
-    """Give weights that answer; a few are kept, as long as their files stay what they are."""
+    """Give weights that answer; a few are kept, as long as their files stay what they are.
 
-    def __init__(self) -> None:
+    Args:
+        backend: by which they answer: see :func:`scripts.export.use_backend`.
+    """
+
+    def __init__(self, backend: str = "torch") -> None:
+        self.backend = backend
         self.turns = Turns()
-        self.kept: Kept[Answering] = Kept(MOST_WEIGHTS, lambda one: sum(p.nbytes for p in one.network.parameters()))
+        self.kept: Kept[Answering] = Kept(MOST_WEIGHTS, lambda one: one.nbytes)
 
     def use(self, path: Path, device: str) -> Answering:
         """Load weights, with the settings that are in their file, unless they are kept.
@@ -110,11 +116,13 @@ class Served:
         config, spread = ConfigParser(), ConfigParser()
         config.read_config(INFERENCE)
         spread.read_config([INFERENCE, SPREAD])
-        config.update(as_values({"bundle_root": str(BUNDLE), "ckpt_path": str(path), "device": device}))
+        given = {"bundle_root": str(BUNDLE), "ckpt_path": str(path), "device": device, "backend": self.backend}
+        config.update(as_values(given))
         network = config.get_parsed_content("network").eval()
         spread.update({"network_def": network, "progress": False})  # which is loaded once
         return Answering(
-            TakingTurns(network, self.turns),
+            TakingTurns(config.get_parsed_content("answering").eval(), self.turns),
+            sum(p.nbytes for p in network.parameters()),
             config.get_parsed_content("inferer"),
             None if network.settings.layout else spread.get_parsed_content("inferer"),
             list(config.get_parsed_content("postprocessing").transforms),

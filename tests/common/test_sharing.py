@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from apps.label.lib.kept import Kept
-from apps.label.lib.turns import TakingTurns, Turns
+from apps.common.kept import Kept
+from apps.common.turns import TakingTurns, Turns
 
 
 class Slow:

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve 3D Slicer, napari and ITK-SNAP: python -m apps.serve, which is what make serve does."""
+
+import argparse
+import importlib.util
+import logging
+import os
+import socket
+import sys
+import warnings
+
+import torch
+import uvicorn
+
+from apps.common.errors import RequestError
+from apps.common.weights import Answering, Served, find_weights
+from scripts.errors import InputError
+
+from .app import LOOPBACK, make_app
+
+PORT, SNAP_PORT = 1527, 8911  # where the clients look first
+READY = """
+Ready, with {weights}, on {device} by {backend}. Stop by Ctrl-C.
+  3D Slicer  module nnInteractive, tab Configuration, server URL: {address}
+  napari     plugin nnInteractive, Remote, URL: {address}
+  ITK-SNAP   Deep Learning Segmentation, local server {host}, port {snap_port}
+  {key}
+How each works, step by step: docs/annotate.md
+"""
+AUTO = "auto"  # OpenVINO, which is faster on a CPU, where it is installed; else torch
+
+logger = logging.getLogger("apps.serve")
+
+
+def main() -> None:
+    """Read the command line, load the weights, and serve until stopped."""
+    parser = argparse.ArgumentParser("make serve", description="Serve 3D Slicer, napari and ITK-SNAP.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; this machine alone by default")
+    parser.add_argument("--port", type=int, default=PORT, help="for 3D Slicer and napari")
+    parser.add_argument("--itksnap-port", type=int, default=SNAP_PORT, help="for ITK-SNAP")
+    parser.add_argument("--api-key", default=os.environ.get("API_KEY"), help="password of clients, or $API_KEY")
+    parser.add_argument("--hosts", default="", help="other names of this server, parted by commas")
+    parser.add_argument("--weights", default=None, help="a file of models/; the best there is by default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--backend", default=AUTO, choices=[AUTO, "torch", "openvino", "onnxruntime"])
+    parser.add_argument("--most-sessions", type=int, default=8, help="clients at a time")
+    parser.add_argument("--idle-seconds", type=float, default=600.0, help="after which an unused session ends")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        serve(options)
+    except (RequestError, InputError) as error:
+        sys.exit(f"error: {error}")
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve until stopped.
+
+    Args:
+        options: of the command line.
+    """
+    sockets = [listen(options.host, port) for port in (options.port, options.itksnap_port)]
+    backend = choose_backend(options.backend, options.device)
+    served = Served(backend)
+
+    def answering() -> Answering:
+        return served.use(find_weights(options.weights), options.device)
+
+    answering()  # what is wrong with the weights is said now, and the first client does not wait
+    hosts = [each for each in (options.host, *options.hosts.split(",")) if each]
+    app = make_app(answering, options.api_key, hosts, options.most_sessions, options.idle_seconds)
+    address = f"http://{LOOPBACK[0] if options.host == '0.0.0.0' else options.host}"
+    key = (
+        "API key    the one that you gave; ITK-SNAP has none to give, and is not served"
+        if options.api_key
+        else ("API key    none; --api-key sets one")
+    )
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+    server = uvicorn.Server(config)
+    print(
+        READY.format(
+            weights=find_weights(options.weights).name,
+            device=options.device,
+            backend=backend,
+            address=f"{address}:{options.port}",
+            host=address.removeprefix("http://"),
+            snap_port=options.itksnap_port,
+            key=key,
+        ),
+        flush=True,
+    )
+    server.run(sockets=sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port.
+
+    Args:
+        host: address.
+        port: of it; 0 takes a free one.
+
+    Raises:
+        InputError: when it is taken, or there is no such address.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()  # who comes before the weights are there waits
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"cannot listen on {host}, port {port}: {error}; choose another by --port or --itksnap-port"
+        ) from error
+    return listening
+
+
+def choose_backend(backend: str, device: str) -> str:
+    """Return what answers.
+
+    Args:
+        backend: of the command line.
+        device: such as ``cpu``.
+    """
+    if backend != AUTO:
+        return backend
+    there = all(importlib.util.find_spec(name) for name in ("openvino", "onnx", "onnxscript"))
+    return "openvino" if there and device == "cpu" else "torch"
+
+
+if __name__ == "__main__":
+    main()
