@@ -17,7 +17,7 @@ ORIGINS ?=
 # MONAI Label needs Python 3.11; with another one its tests are skipped
 LABEL_TESTS = $(if $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info[:2] == (3, 11)))'),label-setup)
 
-.PHONY: setup train test lint format clean serve label label-setup
+.PHONY: setup train test lint format clean serve napari-setup label label-setup
 
 setup: $(VENV)/installed
 
@@ -55,6 +55,14 @@ label: label-setup
 # serve 3D Slicer, napari and ITK-SNAP: make serve; ARGS="--port 1600 --api-key secret" and others, which ARGS=--help lists
 serve: setup
 	@exec $(RUN) apps.serve $(ARGS)
+
+# napari and its plugin, with which make test opens a window where there is xvfb-run
+napari-setup: .venv-napari/installed
+
+.venv-napari/installed: requirements-napari.txt
+	$(PYTHON) -m venv .venv-napari
+	.venv-napari/bin/pip install --quiet --disable-pip-version-check -r requirements-napari.txt
+	touch $@
 
 label-setup: $(LABEL_VENV)/installed
 

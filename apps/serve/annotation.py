@@ -159,7 +159,7 @@ class Annotation:
             return False, None
         change = self.changes.pop()
         self.state = change.state
-        if change.place is not None:
+        if change.place is not None and change.before is not None:
             self.mask = self.mask.copy()
             self.mask[as_slices(change.place)] = change.before
         return True, change.place

@@ -40,7 +40,7 @@ def copy_bundle(folder):
     root = folder / "bundle"
     (root / "models").mkdir(parents=True)
     shutil.copy(ROOT / "models" / "efficient_sam_vitt_base.pth", root / "models")
-    shutil.copytree(ROOT / "apps" / "label", root / "apps" / "label")
+    shutil.copytree(ROOT / "apps", root / "apps")
     for name in ("configs", "scripts", "docs"):
         (root / name).symlink_to(ROOT / name)
     return root
