@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user of napari, by its plugin for nnInteractive: open an image, initialize, click, look. Napari's own Python runs it.
+"""A user of napari and its plugin: open an image, initialize, click, look. The Python of napari runs it.
 
 python tests/serve/napari_session.py URL SCAN.npy SPACING SLICE,ROW,COLUMN MASK.npy WINDOW.png
 """
