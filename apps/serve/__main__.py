@@ -17,6 +17,7 @@ from apps.common.weights import Answering, Served, find_weights
 from scripts.errors import InputError
 
 from .app import LOOPBACK, make_app
+from .keeping import Keeper
 
 PORT, SNAP_PORT = 1527, 8911  # where the clients look first
 READY = """
@@ -25,6 +26,7 @@ Ready, with {weights}, on {device} by {backend}. Stop by Ctrl-C.
   napari     plugin nnInteractive, Remote, URL: {address}
   ITK-SNAP   Deep Learning Segmentation, local server {host}, port {snap_port}
   {key}
+  {kept}
 How each works, step by step: docs/annotate.md
 """
 AUTO = "auto"  # OpenVINO, which is faster on a CPU, where it is installed; else torch
@@ -45,6 +47,9 @@ def main() -> None:
     parser.add_argument("--backend", default=AUTO, choices=[AUTO, "torch", "openvino", "onnxruntime"])
     parser.add_argument("--most-sessions", type=int, default=8, help="clients at a time")
     parser.add_argument("--idle-seconds", type=float, default=600.0, help="after which an unused session ends")
+    parser.add_argument(
+        "--keep", default=None, help="folder that keeps what is segmented, to train on; nothing else does"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -69,7 +74,9 @@ def serve(options: argparse.Namespace) -> None:
 
     answering()  # what is wrong with the weights is said now, and the first client does not wait
     hosts = [each for each in (options.host, *options.hosts.split(",")) if each]
-    app = make_app(answering, options.api_key, hosts, options.most_sessions, options.idle_seconds)
+    keeper = Keeper(options.keep) if options.keep else None
+    finish = keeper or (lambda annotation: None)
+    app = make_app(answering, options.api_key, hosts, options.most_sessions, options.idle_seconds, finish=finish)
     address = f"http://{LOOPBACK[0] if options.host == '0.0.0.0' else options.host}"
     key = (
         "API key    the one that you gave; ITK-SNAP has none to give, and is not served"
@@ -87,6 +94,9 @@ def serve(options: argparse.Namespace) -> None:
             host=address.removeprefix("http://"),
             snap_port=options.itksnap_port,
             key=key,
+            kept=f"Kept       images, masks and prompts of finished objects, in {keeper.folder}"
+            if keeper
+            else ("Kept       nothing; --keep DIR keeps finished objects, to train on"),
         ),
         flush=True,
     )

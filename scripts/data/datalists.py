@@ -90,6 +90,7 @@ def decathlon_datalist(
                 {
                     "image": resolve_relative(path.parent, item["image"]),
                     "label": _label_paths(path.parent, item["label"]),
+                    **_recorded_prompts(item),
                 }
                 for item in content.get(split, [])
                 if split != "test"
@@ -106,6 +107,19 @@ def decathlon_datalist(
     if not any(lists.values()):
         raise InputError(f"{path} lists no images under training, validation or test")
     return split_pairs(lists["training"], val_fraction, seed, lists["validation"], group_by, lists["test"])
+
+
+def _recorded_prompts(item: dict[str, Any]) -> dict[str, Any]:
+    """Read the prompts that a person gave for the object of an image, (x, y, slice, label) each."""
+    if not item.get("prompts"):
+        return {}
+    points = item["prompts"]
+    if not isinstance(points, list) or not all(
+        isinstance(p, list) and len(p) == 4 and all(type(v) in (int, float) for v in p) and p[3] in (0, 1, 2, 3)
+        for p in points
+    ):
+        raise TypeError("prompts are a list of [x, y, slice, label], with label 0 to 3")
+    return {"recorded": points}
 
 
 def nnunet_datalist(

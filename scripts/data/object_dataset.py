@@ -41,6 +41,7 @@ class ObjectDataset(CacheDataset):
         whole: also ask for all that is labelled on a slice as one object, in an item of its own.
         neighbours: let each slice of a volume come with the labels of those beside it, ``neighbours`` set (see
             :class:`scripts.transforms.UprightSliced`), and also list the slices where an object has just ended.
+        recorded: let items keep the prompts that a list has of them, as ``recorded``.
         layout: of the classes, where one prompt asks for all of them: they take the place of ``classes``, and each is
             an object of every item, also where the slice has none of it.
         cache_dir: where the check's result is kept.
@@ -59,6 +60,7 @@ class ObjectDataset(CacheDataset):
         volumes: bool = False,
         whole: bool = False,
         neighbours: bool = False,
+        recorded: bool = False,
         layout: ClassLayout | None = None,
         cache_dir: str = ".cache",
         cache_rate: float = 0.0,
@@ -75,6 +77,8 @@ class ObjectDataset(CacheDataset):
         items = []
         for name, (pair, slices) in zip(short_names(pair["image"] for pair, _ in found), found):
             own = pair.get("classes", classes)
+            if not recorded or layout is not None:
+                pair = {key: value for key, value in pair.items() if key != "recorded"}
             if neighbours and slices[-1][0] and layout is None:
                 pair = {**pair, "neighbours": True}
                 items += list_ends(pair, name, slices, own)

@@ -7,6 +7,7 @@ from .merge_logits import MergeLogitsd
 from .object_masks import LabelOnImaged, ObjectMasksd, RandObjectMasksd, UprightSliced
 from .previous_mask import PreviousMaskd
 from .previous_slice import RandPreviousSliced
+from .recorded_prompts import RandRecordedPromptsd
 from .request_prompts import RequestPromptsd
 from .simulated_prompts import RandPromptsd, SeededPromptsd
 from .slice_axis import SliceAxisd
@@ -20,6 +21,7 @@ __all__ = [
     "RandObjectMasksd",
     "RandPreviousSliced",
     "RandPromptsd",
+    "RandRecordedPromptsd",
     "RequestPromptsd",
     "SeededPromptsd",
     "SliceAxisd",

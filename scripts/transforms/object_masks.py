@@ -116,7 +116,8 @@ class RandObjectMasksd(Randomizable, Transform):
         image_key: (3, H, W), cropped together with the label.
         label_key: as :class:`UprightSliced` leaves it; becomes (Q, H, W) with 1 <= Q <= count. Where the item has
             ``before``, the label (1, H, W) of another slice by which the objects are prompted, it becomes (2 Q, H, W):
-            their masks, which may be empty, and those of before, and ``carried`` is set.
+            their masks, which may be empty, and those of before, and ``carried`` is set. Where it has ``markers``
+            (N, H, W), it becomes (1 + N, H, W), of one object.
     """
 
     CONTEXTS = (0.6, 1.6)  # a crop at prediction follows a mask that may be too small or too large
@@ -145,10 +146,10 @@ class RandObjectMasksd(Randomizable, Transform):
         data = dict(data)
         objects, components = data.pop("objects"), data.pop("components", False)
         label = data[self.label_key]
-        before = data.pop("before", None)
+        before, markers = data.pop("before", None), data.pop("markers", None)
         seen = label if before is None else before  # what tells of the objects
         objects = objects or [[i] for i in label.unique().tolist() if i > 0]  # of a label that was made
-        data["whole"] = bool(self.R.rand() < self.whole_prob) and before is None
+        data["whole"] = bool(self.R.rand() < self.whole_prob) and before is None and markers is None
         everything = sorted({i for ids in objects for i in ids})
         if data["whole"] and self.layout is None:
             data[self.label_key] = object_mask(label, everything)[None]
@@ -163,6 +164,10 @@ class RandObjectMasksd(Randomizable, Transform):
             x0, y0, x1, y1 = window
             data[self.image_key] = data[self.image_key][:, y0:y1, x0:x1]
             label, seen, mask = label[:, y0:y1, x0:x1], seen[:, y0:y1, x0:x1], mask[y0:y1, x0:x1]
+            markers = None if markers is None else markers[:, y0:y1, x0:x1]
+        if markers is not None:
+            data[self.label_key] = torch.cat([mask[None], markers.to(mask)])
+            return data
         masks, chosen = [object_mask(label, ids) for ids in objects] if self.layout else [mask], [first]
         for index in [] if self.layout else self.R.permutation(len(objects)):
             if len(masks) == self.count:

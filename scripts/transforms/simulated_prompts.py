@@ -17,10 +17,11 @@ from ..prompts.case_id import UNION_OBJECT, read_case
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import Prompt, box_prompt, click_prompt, pad_prompts, whole_prompt
 from .previous_slice import EXACT, draw_parts, waver
+from .recorded_prompts import read_markers
 
 SLOTS = 3  # a click takes one, a box two: one width for all, so that batches collate
 KINDS = "click_1, box, box_jittered, box_jittered_N (by N percent), click_box, whole"
-PREVIOUS_SLICE = "previous_slice"  # of training alone
+PREVIOUS_SLICE, RECORDED = "previous_slice", "recorded"  # of training alone, and of some items
 
 
 def draw_prompt(kind: str, mask: np.ndarray, rng: np.random.RandomState, jitter: float) -> Prompt:
@@ -60,7 +61,8 @@ class RandPromptsd(RandomizableTransform):
     Args:
         kinds: probability of each kind, such as ``{"click_1": 0.5, "box_jittered": 0.5}``. Where ``data["whole"]`` is
             set, the prompt is the whole image instead. That of ``previous_slice`` is of volumes alone, and drawn by
-            :class:`scripts.transforms.RandPreviousSliced`; the others share the rest.
+            :class:`scripts.transforms.RandPreviousSliced`, that of ``recorded`` of items whose list has prompts, see
+            :class:`scripts.transforms.RandRecordedPromptsd`; the others share the rest.
         jitter: how far a jittered box's sides move at most, as a share of the box's side.
         layout: of the classes, where the objects are classes: all are asked for by one prompt, drawn for all as one.
         label_key: (Q, H, W) masks, upright, or (2 Q, H, W) of objects and of the slice before, which is taken off. Sets
@@ -76,12 +78,12 @@ class RandPromptsd(RandomizableTransform):
         label_key: str = "label",
     ) -> None:
         super().__init__()
-        drawn = {kind: probability for kind, probability in kinds.items() if kind != PREVIOUS_SLICE}
+        drawn = {kind: probability for kind, probability in kinds.items() if kind not in (PREVIOUS_SLICE, RECORDED)}
         check_kinds(list(drawn))
         if not np.isclose(sum(kinds.values()), 1.0):
             raise ValueError(f"the probabilities of the kinds of prompt must add up to 1, got {dict(kinds)}")
         if not sum(drawn.values()):
-            raise ValueError(f"one slice needs a prompt of its own: give another kind beside {PREVIOUS_SLICE}")
+            raise ValueError(f"some items need a prompt of their own: give a kind beside {', '.join(kinds)}")
         self.kinds = {kind: probability / sum(drawn.values()) for kind, probability in drawn.items()}
         self.jitter = jitter
         self.layout = layout
@@ -89,12 +91,15 @@ class RandPromptsd(RandomizableTransform):
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, Any]:
         data = dict(data)
-        whole, is_carried = data.pop("whole", False), data.pop("carried", False)
+        whole, is_carried, marked = data.pop("whole", False), data.pop("carried", False), data.pop("marked", [])
         masks = np.greater(np.asarray(data[self.label_key]), 0.5)
+        recorded = read_markers(masks[len(masks) - len(marked) :], marked) if marked else None
+        masks = masks[: len(masks) - len(marked)]
+        data[self.label_key] = data[self.label_key][: len(masks)]
         if is_carried:
             return self.carry(data, masks[len(masks) // 2 :])
-        prompts = []
-        for mask in masks if self.layout is None else masks.any(0, keepdims=True):
+        prompts = [] if recorded is None else [recorded]
+        for mask in [] if recorded else masks if self.layout is None else masks.any(0, keepdims=True):
             kind = "whole" if whole else self.R.choice(list(self.kinds), p=list(self.kinds.values()))
             prompts.append(draw_prompt(kind, mask, self.R, self.jitter))
         points, point_labels = pad_prompts(prompts if self.layout is None else self.layout.prompts(*prompts), SLOTS)

@@ -264,6 +264,14 @@ def test_decathlon_keeps_absolute_paths(tmp_path):
         pytest.param({"training": [{"image": "a.png"}]}, "is not a Decathlon list .*'label'", id="item-without-label"),
         pytest.param({"training": ["a.png"]}, "is not a Decathlon list", id="plain-paths"),
         pytest.param({"training": None}, "is not a Decathlon list", id="nothing"),
+        *(
+            pytest.param(
+                {"training": [{"image": "a.png", "label": "a.png", "prompts": prompts}]},
+                r"is not a Decathlon list \(prompts are a list of \[x, y, slice, label\]",
+                id=f"prompts-{prompts}",
+            )
+            for prompts in ("$1", [1, 2], [[1, 2, 3]], [[1, 2, 3, 9]], [["$1", 2, 3, 1]], {"a": 1}, [[1, 2, 3, True]])
+        ),
         pytest.param({"train": PAIRS}, "lists no images under training, validation or test", id="other-key"),
     ],
 )

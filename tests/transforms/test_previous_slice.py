@@ -91,7 +91,7 @@ def test_a_border_wavers_about_its_place():
 
 
 def test_a_kind_of_prompt_of_its_own_is_needed_beside():
-    with pytest.raises(ValueError, match="give another kind beside previous_slice"):
+    with pytest.raises(ValueError, match="give a kind beside previous_slice"):
         RandPromptsd({"previous_slice": 1.0})
 
 
