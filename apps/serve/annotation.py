@@ -94,11 +94,17 @@ class Annotation:
         self.source = (f"image {next(numbers)}",)
         readable = READABLE.get(image.dtype.name)
         readable_image = torch.from_numpy(np.ascontiguousarray(image if readable is None else image.astype(readable)))
+        self.size = readable_image.nbytes
         # a reader looks at the image before clicking, and meanwhile its intensities are found
         self.prepared: Future[tuple[Tensor, list[float] | None]] = background.submit(prepare, readable_image)
         self.mask = np.zeros(self.shape, np.uint8)
         self.changes: list[Change] = []
         self.state = State(axis=self.first_axis())
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the image, its mask and the one before."""
+        return self.size + 2 * self.mask.nbytes
 
     def first_axis(self) -> int:
         """Return the axis of a picture's only slice, else that of the largest spacing."""

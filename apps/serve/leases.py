@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 
 from apps.common.errors import RequestError
 
@@ -57,15 +58,22 @@ class Leases:
         idle_seconds: after which a lease ends that is not used.
         liveness_seconds: after which it ends when nothing is heard of its client; nothing does not end it.
         finish: is given what a client works on when it leaves it.
+        most_bytes: of the images of all clients.
     """
 
     def __init__(
-        self, most: int, idle_seconds: float, liveness_seconds: float | None, finish: Finish = lambda annotation: None
+        self,
+        most: int,
+        idle_seconds: float,
+        liveness_seconds: float | None,
+        finish: Finish = lambda annotation: None,
+        most_bytes: int = psutil.virtual_memory().total // 4,
     ) -> None:
         self.most = most
         self.idle_seconds = idle_seconds
         self.liveness_seconds = liveness_seconds
         self.finish = finish
+        self.most_bytes = most_bytes
         self.held: dict[str, Lease] = {}
         self.lock = threading.Lock()
 
@@ -105,7 +113,18 @@ class Leases:
         Args:
             lease: of the client, which is held.
             annotation: the image, with nothing said of it.
+
+        Raises:
+            RequestError: when the images of all clients are too large; the client keeps the one that it had.
         """
+        with self.lock:
+            others = [each.annotation for each in self.held.values() if each is not lease and each.annotation]
+        size = sum(each.nbytes for each in [*others, annotation])
+        if size > self.most_bytes:
+            raise RequestError(
+                f"the images of all clients would take {size / 2**30:.1f} GiB: this server has room for "
+                f"{self.most_bytes / 2**30:.1f} GiB"
+            )
         self.next_object(lease)
         lease.annotation = annotation
 

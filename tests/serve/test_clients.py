@@ -126,6 +126,21 @@ def test_a_segmentation_is_refined(started):
     assert started.undo() and np.array_equal(started.target_buffer, given)
 
 
+def test_segments_of_slicer_are_gone_back_to_and_refined(started):
+    """Slicer sends a segment anew whenever another one is chosen, and its own edits with it."""
+    started.add_point_interaction([14, 18, 22], True)
+    first = started.target_buffer.copy()
+    first[14, :3, :3] = 1  # painted in Slicer
+    started.reset_interactions()
+    started.set_do_autozoom(False)
+    started.add_point_interaction([2, 2, 2], True)
+    started.reset_interactions()
+    started.add_initial_seg_interaction(first)
+    started.set_do_autozoom(True)
+    started.add_point_interaction([20, 18, 26], True)
+    assert np.array_equal(started.target_buffer[:18], first[:18])
+
+
 def test_a_picture_of_napari_has_one_slice(client):
     truth = organ()[14:15]
     client.set_image(np.where(truth, 200, 20)[None].astype(np.uint8), {"spacing": [1, 1, 1]})

@@ -70,3 +70,20 @@ def test_a_client_without_an_image_is_told_to_send_one():
     leases = Leases(2, 60, 60)
     with pytest.raises(RequestError, match="send one first"):
         _ = leases.get(leases.claim()).object
+
+
+class Image:
+    nbytes = 600
+
+    def reset(self):
+        pass
+
+
+def test_images_of_all_clients_together_have_a_bound():
+    leases = Leases(3, 60, 60, most_bytes=1000)
+    first, second = (leases.get(leases.claim()) for _ in range(2))
+    leases.begin(first, Image())
+    leases.begin(first, Image())  # in the place of the other
+    with pytest.raises(RequestError, match="the images of all clients would take"):
+        leases.begin(second, Image())
+    assert second.annotation is None
