@@ -84,7 +84,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--image-size", type=int, help="the networks' own grid (default: as trained, else 256; upstream's is 1024)"
     )
     for name, title in TITLES.items():
-        parser.add_argument(f"--{name}", metavar="PATH", help=f"weights of {title} (default: the best in models/)")
+        usual = "the best in models/" if name in SHORT_NAMES else "leave it out"
+        parser.add_argument(f"--{name}", metavar="PATH", help=f"weights of {title} (default: {usual})")
     parser.add_argument("--output", default="compare.png", help="PNG to write (default compare.png)")
     arguments = parser.parse_args(argv)
     if arguments.points is None and arguments.boxes is None:
@@ -97,15 +98,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     networks = {}
     for name in TITLES:
-        path = getattr(arguments, name) or find_weights(Path(__file__).parents[1] / "models", name)
-        networks[name] = load_network(name, path, arguments.image_size)
+        path = getattr(arguments, name)
+        if path is not None or name in SHORT_NAMES:
+            path = path or find_weights(Path(__file__).parents[1] / "models", name)
+            networks[name] = load_network(name, path, arguments.image_size)
     image = LoadCheckedImaged("image")({"image": arguments.image})["image"]
     pictures: list[np.ndarray] = []
     titles: list[str] = []
     for kind in ("points", "boxes"):
         if getattr(arguments, kind) is not None:
             pictures += draw_row(image, networks, **{kind: getattr(arguments, kind)}, slice=arguments.slice)
-            titles += [kind, *TITLES.values()]
+            titles += [kind, *(TITLES[name] for name in networks)]
     Image.fromarray(panels(pictures, titles, columns=1 + len(networks))).save(arguments.output)
     print(f"wrote {arguments.output}")
 

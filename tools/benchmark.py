@@ -25,6 +25,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.engines import TrainingSimulator
 from scripts.errors import InputError
-from scripts.networks import EfficientSAM, add_adapters, checkpoint_activations, trainable_parameters
-from scripts.networks.efficient_sam import BACKBONES
+from scripts.networks import add_adapters, checkpoint_activations, trainable_parameters
 from scripts.networks.image_encoder import PATCH_SIZE
+from scripts.networks.registry import MODELS, SHORT_NAMES, full_name
 
 Call = Callable[[], object]  # what is timed
 
@@ -59,6 +60,11 @@ class Row:
     device: str
 
 
+def make_network(row: Row) -> Any:
+    """Build the network of a row, with random weights."""
+    return MODELS[full_name(row.backbone)].build(row.image_size, False)
+
+
 def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: bool = False) -> Call:
     """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW.
 
@@ -68,7 +74,7 @@ def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: 
         rounds: of corrections.
         checkpointed: whether activations are computed again.
     """
-    network = add_adapters(EfficientSAM(row.backbone, row.image_size)).to(device).train()
+    network = add_adapters(make_network(row)).to(device).train()
     checkpoint_activations(network, checkpointed)
     clicks = TrainingSimulator(network, rounds, gradient_rounds=min(rounds, 2))
     clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most
@@ -96,7 +102,7 @@ def prepare_encode_image(row: Row, device: str) -> Call:
         row: of the table.
         device: ``cpu`` or ``cuda``.
     """
-    network = EfficientSAM(row.backbone, row.image_size).to(device).eval().requires_grad_(False)
+    network = make_network(row).to(device).eval().requires_grad_(False)
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)
     return torch.no_grad()(lambda: network.encode_image(image))
 
@@ -108,7 +114,7 @@ def prepare_decode(row: Row, device: str) -> Call:
         row: of the table.
         device: ``cpu`` or ``cuda``.
     """
-    network = EfficientSAM(row.backbone, row.image_size).to(device).eval().requires_grad_(False)
+    network = make_network(row).to(device).eval().requires_grad_(False)
     grid = row.image_size // PATCH_SIZE
     embeddings = torch.randn(row.batch, 256, grid, grid, device=device)
     click, size = _click(row, device), (row.image_size, row.image_size)
@@ -235,7 +241,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         InputError: when a value cannot be measured.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", nargs="+", choices=list(BACKBONES), default=list(BACKBONES))
+    parser.add_argument("--backbones", nargs="+", choices=[*SHORT_NAMES, *MODELS], default=list(SHORT_NAMES))
     parser.add_argument("--image-sizes", nargs="+", type=int, default=[256, 512])
     parser.add_argument("--batch-size", type=int, default=2, help="of the training step; the other two take one image")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls after one to warm up; the median counts")

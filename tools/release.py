@@ -27,7 +27,17 @@ from scripts.networks import find_weights, load
 
 ROOT = Path(__file__).parents[1]
 NAME = "efficientsam_adapter"
-PARTS = ("configs", "scripts", "docs", "apps", "LICENSE", "README.md", "CHANGELOG.md", "requirements.txt")
+PARTS = (
+    "configs",
+    "scripts",
+    "docs",
+    "apps",
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "requirements.txt",
+    "large_files_sam.yml",
+)
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "model", "logs", "bin", "node_modules")
 
 

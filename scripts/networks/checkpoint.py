@@ -14,7 +14,7 @@ from ..errors import InputError
 from .adapters import KIND, adapter_group, adapter_modules, add_adapters, load_adapter, read_adapter_settings
 from .checkpoint_file import Checkpoint, read_checkpoint
 from .efficient_sam import EfficientSAM
-from .registry import DEFAULT, MODELS, full_name, recognise
+from .registry import DEFAULT, MODELS, PADDED, STRETCHED, full_name, recognise
 from .settings import NOTED, OF_DATA, OF_USE, TYPES, Settings, upgrade_settings
 
 logger = logging.getLogger(__name__)
@@ -84,11 +84,14 @@ def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
     given = _asked(asked)
     if str(path) == "none":
         logger.warning("no pretrained weights: the network starts from random numbers")
-        return build_network(Settings(**_merged({}, given)))
+        return build_network(Settings(**_merged({"geometry": STRETCHED}, given)))
     checkpoint = read_checkpoint(Path(path))
-    held = known_settings(checkpoint, path)
+    held = known_settings(checkpoint, path, given.get("model"))
+    given.setdefault("geometry", STRETCHED)  # as training's transforms bring images to the square
     settings = Settings(**_merged(held, given))
     before, usual = Settings(**held), Settings()
+    if settings.geometry != before.geometry:
+        logger.info(f"geometry is {settings.geometry} from now on, as of all training: {path} has {before.geometry}")
     for name in [each for each in held if each not in NOTED]:
         value, was = getattr(settings, name), getattr(before, name)
         if value != was and was is not None:
@@ -103,6 +106,8 @@ def build_network(settings: Settings | Mapping[str, Any]) -> EfficientSAM:
     if isinstance(settings, Mapping):
         settings = Settings(**settings)
     network = MODELS[settings.model].build(settings.image_size, settings.align_points)
+    if PADDED in MODELS[settings.model].geometries:
+        network.is_padded = settings.geometry == PADDED
     if settings.adapters is not None:
         add_adapters(network, settings.adapters)
     network.settings = settings
@@ -121,7 +126,7 @@ def _given(path: str | Path) -> Path:
     return Path(path)
 
 
-def known_settings(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
+def known_settings(checkpoint: Checkpoint, path: str | Path, model: str | None = None) -> dict[str, Any]:
     """Return what a checkpoint says of its network.
 
     Files without settings (upstream's, Medical-SAM-Adapter's, older ones of this bundle) tell their network and their
@@ -129,7 +134,8 @@ def known_settings(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
 
     Args:
         checkpoint: of a file.
-        path: of it, for errors.
+        path: of it, for errors, and by whose name networks of the same tensors are told apart.
+        model: that is asked for, which does so too.
 
     Returns:
         Settings by name, those that are known.
@@ -140,7 +146,7 @@ def known_settings(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
     known = checkpoint.settings
     if known is None:
         known = {"adapters": read_adapter_settings(checkpoint.state)}
-        model = recognise(checkpoint.state)
+        model = recognise(checkpoint.state, Path(path).name, model)
         if model is not None:
             known["model"] = model
         if checkpoint.image_size is not None:
@@ -173,7 +179,7 @@ def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str
         InputError: when the file is of a network with other settings than those asked for.
     """
     given = _asked(asked)
-    known = known_settings(checkpoint, path)
+    known = known_settings(checkpoint, path, given.get("model"))
     file, chosen = Settings(**known), Settings(**_merged(known, given))
     for name in given.keys() & known.keys():
         held, value = getattr(file, name), getattr(chosen, name)
@@ -239,7 +245,9 @@ def added_parts(network: EfficientSAM) -> list[AddedPart]:
     corrections = [
         f"prompt_encoder.{part}.{key}" for part in encoder.CORRECTIONS for key in getattr(encoder, part).state_dict()
     ]
-    return [*parts, AddedPart("background clicks and mask feedback", corrections, encoder.is_uncorrected())]
+    if corrections:
+        parts.append(AddedPart("background clicks and mask feedback", corrections, encoder.is_uncorrected()))
+    return parts
 
 
 def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:

@@ -14,6 +14,14 @@ class StretchedSquare:
     image_size: int
     mask_size: int
 
+    def frame(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size (H, W) that an image of ``size`` has once it fills the square, by which points are scaled."""
+        return size
+
+    def frame_traced(self, size: Tensor) -> Tensor:
+        """Return :meth:`frame` of a size that is a tensor (2)."""
+        return size
+
     def resize(self, image: Tensor) -> Tensor:
         """Stretch (B, C, H, W) to (B, C, S, S), bilinearly without antialiasing, as upstream does."""
         if image.shape[-2] == self.image_size and image.shape[-1] == self.image_size:
@@ -28,6 +36,7 @@ class StretchedSquare:
             point_labels: (...) integers: see :mod:`scripts.prompts.form`.
             size: (H, W) of the image.
         """
+        size = self.frame(size)
         aligned = align_points(points, point_labels, size, self.image_size)
         scaled = aligned * (self.image_size / torch.tensor([size[1], size[0]], dtype=torch.float64)).to(aligned)
         return torch.where((point_labels == PADDING).unsqueeze(-1), torch.full_like(scaled, -1.0), scaled)

@@ -101,6 +101,20 @@ class PromptEncoder(nn.Module):
         tokens = tokens + self.bbox_top_left_embeddings.weight * (label == 2)
         return tokens + self.bbox_bottom_right_embeddings.weight * (label == 3)
 
+    @torch.jit.unused
+    def fill_slots(self, points: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pad prompts as :meth:`forward` does, in a way that exporters follow for any number of points.
+
+        Args:
+            points: (B, N, 2), (x, y) in pixels of the network's image.
+            point_labels: (B, N) integers.
+        """
+        batch, count = point_labels.shape
+        slots = torch.sym_max(count, self.num_slots)
+        points = torch.cat([points, points.new_full((1, 1, 1), -1.0).expand(batch, self.num_slots, 2)], 1)
+        labels = torch.cat([point_labels, point_labels.new_full((1, 1), -1).expand(batch, self.num_slots)], 1)
+        return points[:, :slots], labels[:, :slots]
+
     def rescale(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
         """Bring (x, y) of an image of ``size`` to pixels of the network's image; negative coordinates become -1.
 

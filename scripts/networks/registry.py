@@ -10,8 +10,11 @@ from torch import Tensor
 
 from ..errors import InputError
 from .efficient_sam import BACKBONES, EfficientSAM
+from .sam import SAM
+from .sam.sam import BACKBONES as SAM_BACKBONES
 
-POSITIONS = "image_encoder.pos_embed"  # of EfficientSAM: (1, tokens, width)
+POSITIONS = "image_encoder.pos_embed"  # of EfficientSAM (1, tokens, width), of SAM (1, rows, columns, width)
+STRETCHED, PADDED = "stretched", "padded"
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,24 @@ class Model:
         build: gives the network with random weights, for ``image_size`` and ``align_points``.
         recognise: tells whether tensors by name are of it.
         weights: file names of its weights in ``models``, best first.
+        geometries: how an image may come onto its square, its own one first.
     """
 
     title: str
     build: Callable[..., Any]
     recognise: Callable[[Mapping[str, Tensor]], bool]
     weights: tuple[str, ...]
+    geometries: tuple[str, ...] = (STRETCHED,)
 
 
 def _has_width(width: int, state: Mapping[str, Tensor]) -> bool:
-    """Return whether tensors are EfficientSAM's of an embedding width."""
+    """Return whether tensors have positions of an embedding width."""
     return POSITIONS in state and state[POSITIONS].shape[-1] == width
+
+
+def _is_sam(state: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors are of SAM's ViT-B, which alone has relative positions."""
+    return _has_width(SAM_BACKBONES["vitb"]["dim"], state) and "image_encoder.blocks.0.attn.rel_pos_h" in state
 
 
 MODELS: dict[str, Model] = {
@@ -45,6 +55,14 @@ MODELS: dict[str, Model] = {
     )
     for backbone, title in (("vitt", "EfficientSAM-Ti"), ("vits", "EfficientSAM-S"))
 }
+MODELS["sam_vitb"] = Model("SAM ViT-B", partial(SAM, "vitb"), _is_sam, ("sam_vit_b_01ec64.pth",), (PADDED, STRETCHED))
+MODELS["medsam_vitb"] = Model(  # of the same tensors
+    "MedSAM ViT-B",
+    partial(SAM, "vitb", is_padded=False, is_rescaled=True),
+    _is_sam,
+    ("medsam_vit_b.pth",),
+    (STRETCHED, PADDED),
+)
 SHORT_NAMES = {backbone: f"efficientsam_{backbone}" for backbone in BACKBONES}
 DEFAULT = "efficientsam_vitt"
 
@@ -64,6 +82,15 @@ def full_name(name: Any) -> str:
     return full
 
 
-def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the network that tensors by name are of, or None for none that is known."""
-    return next((name for name, model in MODELS.items() if model.recognise(state)), None)
+def recognise(state: Mapping[str, Tensor], file: str = "", asked: str | None = None) -> str | None:
+    """Return the name of the network that tensors are of, or None for none that is known.
+
+    Args:
+        state: tensors by name.
+        file: name of their file, which tells networks of the same tensors apart.
+        asked: network that is asked for, which does so too.
+    """
+    names = [name for name, model in MODELS.items() if model.recognise(state)]
+    if asked in names:
+        return asked
+    return next((name for name in names if file in MODELS[name].weights), next(iter(names), None))

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..prompts.class_layout import ClassLayout
 from ..prompts.crops import SmallObjectCropper
 from .adapters import adapter_settings
-from .registry import DEFAULT, MODELS, full_name
+from .registry import DEFAULT, MODELS, PADDED, STRETCHED, full_name
 
 OF_DATA = ("classes", "intensity_range")  # another data set may have others
 OF_USE = ("crop",)  # a user may choose another
@@ -43,6 +43,7 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 8192,
         "a whole number of pixels from 1 to 8192",
     ),
+    "geometry": (lambda value: value in (None, STRETCHED, PADDED), f"{STRETCHED} or {PADDED}"),
     "align_points": (_is_flag, "true or false"),
     "adapters": (
         lambda value: (
@@ -79,6 +80,8 @@ class Settings:
     Args:
         model: name of the network in :data:`scripts.networks.registry.MODELS`, or its short name.
         image_size: side of its own square grid in pixels.
+        geometry: how an image comes onto the square: ``stretched``, or ``padded`` with its longer side filling it;
+            nothing takes the network's own.
         align_points: whether prompts on small images lie where they were placed.
         adapters: a kind and its numbers each (see :func:`scripts.networks.add_adapters`), or nothing.
         class_masks: whether each class is answered by a mask of its own.
@@ -96,6 +99,7 @@ class Settings:
 
     model: str = DEFAULT
     image_size: int = 256
+    geometry: str | None = None
     align_points: bool = True
     adapters: list[dict[str, Any]] | None = None
     class_masks: bool = False
@@ -112,6 +116,10 @@ class Settings:
             value = getattr(self, name)
             if not is_right(value):
                 raise InputError(f"{name} is {what}, got {value!r:.80}")
+        own = MODELS[self.model].geometries
+        self.geometry = self.geometry or own[0]
+        if self.geometry not in own:
+            raise InputError(f"geometry of {self.model} is {' or '.join(own)}, got {self.geometry}")
         if self.adapters is not None:
             self.adapters = [adapter_settings(**each) for each in self.adapters] or None
         self.crop = {**CROP, **self.crop}

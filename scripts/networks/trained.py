@@ -18,8 +18,9 @@ def train_only(network: Network, parts: Sequence[str] | None) -> Network:
 
     Args:
         network: changed in place.
-        parts: modules and parameters by name or by the last words of it, such as ``mask_decoder`` or ``mask_tokens``,
-            and ``adapters``; nothing trains every parameter.
+        parts: modules and parameters by name or by the last words of it, such as ``mask_decoder`` or ``mask_tokens``;
+            ``adapters``; and ``corrections``, what is added for background clicks and masks, where that is missing.
+            Nothing trains every parameter.
 
     Returns:
         The same network.
@@ -32,7 +33,10 @@ def train_only(network: Network, parts: Sequence[str] | None) -> Network:
     trained: set[str] = set()
     for part in parts if parts is not None else [""]:
         found = adapter_parameters(network) if part == "adapters" else parameters_of(network, part)
-        if not found:
+        if part == "corrections":
+            encoder = network.get_submodule("prompt_encoder")
+            found = [name for each in getattr(encoder, "CORRECTIONS", ()) for name in parameters_of(network, each)]
+        elif not found:
             raise InputError(f"the network has no part {part!r} to train: name its modules, such as mask_decoder")
         trained.update(found)
     return free_only(network, trained)

@@ -83,6 +83,19 @@ def after_three(self: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor
     return output + self.bottleneck(output)
 
 
+def after_four(self: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor) -> Tensor:
+    """Add the bottleneck of what a module of four inputs returns.
+
+    Args:
+        inputs: of the module.
+        output: of the module.
+    """
+    return output + self.bottleneck(output)
+
+
+AFTERS: dict[int, Any] = {1: after_one, 3: after_three, 4: after_four}
+
+
 def beside(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     """Add the bottleneck of what a module is given.
 
@@ -110,7 +123,7 @@ def add_bottlenecks(network: nn.Module, targets: Sequence[str], ratio: float, sc
         last = [each for each in module.modules() if isinstance(each, nn.Linear)][-1]  # back to the stream's width
         own = Bottleneck(last.out_features, ratio, 1.0 if where == AFTER else scale)
         module.add_module(NAME, own.to(last.weight))
-        after = after_one if len(inspect.signature(module.forward).parameters) == 1 else after_three
+        after = AFTERS[len(inspect.signature(module.forward).parameters)]
         module.register_forward_hook(after if where == AFTER else beside)
 
 
