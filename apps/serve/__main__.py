@@ -10,14 +10,17 @@ import sys
 import warnings
 
 import torch
-import uvicorn
 
 from apps.common.errors import RequestError
 from apps.common.weights import Answering, Served, find_weights
 from scripts.errors import InputError
 
-from .app import LOOPBACK, make_app
-from .keeping import Keeper
+try:
+    from .app import LOOPBACK, make_app
+    from .keeping import Keeper
+except ModuleNotFoundError as missing:
+    NEEDED = "pip install fastapi uvicorn python-multipart nninteractive-client"
+    sys.exit(f"error: the server takes {missing.name}, which is not installed: {NEEDED}")
 
 PORT, SNAP_PORT = 1527, 8911  # where the clients look first
 READY = """
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--most-sessions", type=int, default=8, help="clients at a time")
     parser.add_argument("--idle-seconds", type=float, default=600.0, help="after which an unused session ends")
     parser.add_argument(
-        "--keep", default=None, help="folder that keeps what is segmented, to train on; nothing else does"
+        "--keep", default=None, help="folder that keeps what is segmented, to train on; without it nothing is kept"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -83,6 +86,8 @@ def serve(options: argparse.Namespace) -> None:
         if options.api_key
         else ("API key    none; --api-key sets one")
     )
+    import uvicorn
+
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     server = uvicorn.Server(config)
     print(
