@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The object that a client works on in an image, from one interaction to the next."""
 
-import copy
-import itertools
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,50 +12,20 @@ from torch import Tensor
 
 from apps.common.errors import RequestError
 from apps.common.weights import Answering
-from scripts.inferers.session import ObjectView, PromptSession
+from scripts.inferers.session import PromptSession
 from scripts.inferers.spread import on_slice
 from scripts.io.axes import upright
-from scripts.io.intensities import intensity_bounds
 from scripts.prompts.carried import carried_prompt
 from scripts.prompts.form import INSIDE, TOP_LEFT, Prompt
 
+from .history import Change, State, difference
+from .image import SentImage
 from .interactions import Box, Interaction, as_slices, prompt_on
 
 MOST_SECONDS = 40.0  # of an answer: a client waits for a minute; the next one goes on from there
 MOST_UNDONE = 16  # interactions that can be taken back
-READABLE = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float32, "float64": np.float32, "bool": np.uint8}
 
 logger = logging.getLogger(__name__)
-numbers = itertools.count()  # of images, by which embeddings are told apart
-background = ThreadPoolExecutor(1, "intensities")
-
-
-@dataclass
-class State:
-    """What an object is made of so far."""
-
-    interactions: list[Interaction] = field(default_factory=list)
-    axis: int = 0  # across which its slices lie
-    answers: dict[int, Tensor] = field(default_factory=dict)  # (H, W) bool of the slices that were prompted
-    sessions: dict[int, PromptSession] = field(default_factory=dict)  # of these
-    given: np.ndarray | None = None  # (A, B, C) bool, a segmentation to start from
-    pending: bool = False  # whether something was said that is not answered yet
-
-    def copy(self) -> "State":
-        """Return a copy that later interactions leave as it is."""
-        sessions = {k: copy.copy(session) for k, session in self.sessions.items()}
-        for session in sessions.values():
-            session.views = [ObjectView(view.crop, view.low, view.iou) for view in session.views]
-        return State(list(self.interactions), self.axis, dict(self.answers), sessions, self.given, self.pending)
-
-
-@dataclass
-class Change:
-    """What an interaction changed, so that it can be taken back."""
-
-    state: State  # before
-    place: Box | None
-    before: np.ndarray | None  # the mask there
 
 
 class Annotation:
@@ -79,42 +45,24 @@ class Annotation:
     """
 
     def __init__(self, answering: Answering, image: np.ndarray, spacing: Sequence[float] | None = None) -> None:
-        if image.ndim != 4 or len(image) not in (1, 3):
-            raise RequestError(
-                f"an image is (channels, slices, rows, columns) with 1 or 3 channels, got {list(image.shape)}"
-            )
         if answering.spreading is None:
             raise RequestError("these weights have a mask for each class and answer no object: serve others")
-        spacing = [float(each) for each in spacing] if spacing is not None else [1.0] * 3
-        if len(spacing) != 3 or not all(0 < each < float("inf") for each in spacing):
-            raise RequestError(f"spacing has three positive numbers, got {spacing}")
         self.answering = answering
-        self.shape = image.shape[1:]
-        self.spacing = spacing
-        self.source = (f"image {next(numbers)}",)
-        readable = READABLE.get(image.dtype.name)
-        readable_image = torch.from_numpy(np.ascontiguousarray(image if readable is None else image.astype(readable)))
-        self.size = readable_image.nbytes
-        # a reader looks at the image before clicking, and meanwhile its intensities are found
-        self.prepared: Future[tuple[Tensor, list[float] | None]] = background.submit(prepare, readable_image)
+        self.image = SentImage(image, spacing)
+        self.shape = self.image.shape
         self.mask = np.zeros(self.shape, np.uint8)
         self.changes: list[Change] = []
-        self.state = State(axis=self.first_axis())
+        self.state = State(axis=self.image.first_axis())
 
     @property
     def nbytes(self) -> int:
         """Return the bytes of the image, its mask and the one before."""
-        return self.size + 2 * self.mask.nbytes
-
-    def first_axis(self) -> int:
-        """Return the axis of a picture's only slice, else that of the largest spacing."""
-        flat = [axis for axis, side in enumerate(self.shape) if side == 1]
-        return flat[0] if flat else int(np.argmax(self.spacing))
+        return self.image.nbytes + 2 * self.mask.nbytes
 
     def reset(self) -> None:
         """Begin another object."""
         self.mask = np.zeros(self.shape, np.uint8)
-        self.state, self.changes = State(axis=self.first_axis()), []
+        self.state, self.changes = State(axis=self.image.first_axis()), []
 
     def start_from(self, mask: np.ndarray) -> None:
         """Begin another object from a segmentation; it stays where no interaction is.
@@ -129,7 +77,7 @@ class Annotation:
             raise RequestError(f"the segmentation is {list(mask.shape)}, and the image {list(self.shape)}")
         new = (mask > 0).astype(np.uint8)
         before, state = self.mask, self.state
-        self.state = State(axis=self.first_axis(), given=new > 0, pending=True)
+        self.state = State(axis=self.image.first_axis(), given=new > 0, pending=True)
         self.draw(new, before, state)
 
     def add(self, interaction: Interaction) -> None:
@@ -183,7 +131,7 @@ class Annotation:
             return False, None
         end = time.monotonic() + MOST_SECONDS
         with torch.inference_mode():
-            volume = self.volume(self.state.axis)
+            volume = self.image.volume(self.state.axis)
             prompted = {k for each in self.state.interactions for k in each.slices(self.state.axis)}
             for k in sorted(prompted - set(self.state.answers)):
                 self.state.answers[k] = self.answer(volume, k)
@@ -210,17 +158,6 @@ class Annotation:
         self.remember(Change(state, place, kept))
         return place
 
-    def volume(self, axis: int) -> MetaTensor:
-        """Return the image as (1, C, X, Y, Z), whose slices lie across an axis."""
-        y, x = (other for other in range(3) if other != axis)
-        image, bounds = self.prepared.result()
-        meta = {} if bounds is None else {"percentiles": bounds}
-        affine = torch.diag(
-            torch.tensor([self.spacing[x], self.spacing[y], self.spacing[axis], 1.0], dtype=torch.float64)
-        )
-        array = image.permute(0, 1 + x, 1 + y, 1 + axis)
-        return MetaTensor(array, affine=affine, meta=meta)[None]
-
     def slices_of(self, array: np.ndarray) -> Tensor:
         """Return a volume (A, B, D) as (X, Y, Z), whose slices lie across the axis of the object, without copying."""
         y, x = (other for other in range(3) if other != self.state.axis)
@@ -244,7 +181,7 @@ class Annotation:
             if not len(prompt.labels):
                 prompt = carried_prompt(shown.numpy())
             image = upright(inferer.rgb_slice(volume, volume.as_tensor()[..., k]))
-            kept = inferer.kept_of(network, (*self.source, self.state.axis, k))
+            kept = inferer.kept_of(network, (*self.image.source, self.state.axis, k))
             session = PromptSession(network, image, inferer.crop, inferer.mask_feedback, None, kept)
             session.start_from_masks([shown])
             self.state.sessions[k] = session
@@ -296,7 +233,7 @@ class Annotation:
             upright(labels[..., k])[:] = mask
         if not anchors:
             return new, True
-        for k, (x0, y0, x1, y1), logits in inferer.follow(volume, network, anchors, (*self.source, state.axis)):
+        for k, (x0, y0, x1, y1), logits in inferer.follow(volume, network, anchors, (*self.image.source, state.axis)):
             upright(labels[..., k])[y0:y1, x0:x1] = logits > 0
             if time.monotonic() > end:
                 logger.warning(
@@ -325,36 +262,3 @@ class Annotation:
                 if is_free and 0 <= beyond < given.shape[2]:
                     found[beyond] = torch.zeros_like(upright(given[..., 0]))
         return found
-
-
-def prepare(image: Tensor) -> tuple[Tensor, list[float] | None]:
-    """Find the intensities that become black and white; nothing for a picture of bytes.
-
-    Args:
-        image: (C, A, B, D) of any numbers; what is no finite number becomes the least one.
-    """
-    if image.dtype == torch.uint8 and 1 in image.shape[1:]:
-        return image, None
-    if image.is_floating_point():
-        finite = image.isfinite()
-        if not finite.all():
-            image = image.where(finite, image[finite].min() if finite.any() else torch.zeros((), dtype=image.dtype))
-    return image, intensity_bounds(image)
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> Box | None:
-    """Return the box in which two masks differ; None where they are the same.
-
-    Args:
-        one: (A, B, D) uint8.
-        other: likewise.
-    """
-    place = []
-    differs = one != other
-    for axis in range(differs.ndim):
-        along = np.flatnonzero(differs.any(tuple(other for other in range(differs.ndim) if other != axis)))
-        if not len(along):
-            return None
-        place.append((int(along[0]), int(along[-1]) + 1))
-        differs = differs[tuple(slice(*place[-1]) if other == axis else slice(None) for other in range(differs.ndim))]
-    return tuple(place)

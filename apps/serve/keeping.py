@@ -92,11 +92,11 @@ class Keeper:
             axis: across which its slices lie.
             prompts: (x, y, slice, label) each.
         """
-        image = annotation.prepared.result()[0].numpy()
+        image = annotation.image.prepared.result()[0].numpy()
         order = [*(other for other in (2, 1, 0) if other != axis), axis]  # to (X, Y, Z)
         volume, label = image.transpose(0, *(1 + each for each in order)), mask.transpose(order)
         digest = hashlib.sha256(np.ascontiguousarray(volume).data).hexdigest()[:16]
-        spacing = [annotation.spacing[each] for each in order]
+        spacing = [annotation.image.spacing[each] for each in order]
         picture = as_picture(volume)
         suffix = ".nii.gz" if picture is None else ".png"
         path = self.folder / "images" / f"{digest}{suffix}"

@@ -6,7 +6,8 @@ import pytest
 
 from apps.common.errors import RequestError
 from apps.serve import annotation as module
-from apps.serve.annotation import Annotation, difference
+from apps.serve.annotation import Annotation
+from apps.serve.history import difference
 from apps.serve.interactions import box, click, region, scribble
 from tests.serve.serving import SHAPE, dice, fake_answering, organ, scan
 
@@ -179,7 +180,7 @@ def test_what_is_no_number_in_an_image_is_black():
     annotation = Annotation(fake_answering(), image)
     on(annotation, [14, 18, 22])
     assert dice(annotation.mask, organ()) > 0.9
-    assert Annotation(fake_answering(), np.full((1, 2, 4, 4), np.nan)).volume(0).isfinite().all()
+    assert Annotation(fake_answering(), np.full((1, 2, 4, 4), np.nan)).image.volume(0).isfinite().all()
 
 
 @pytest.mark.parametrize(
