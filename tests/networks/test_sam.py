@@ -198,3 +198,20 @@ def test_it_is_listed_beside_the_others():
         SAM("vitl")
     with pytest.raises(InputError, match="multiple of 16"):
         SAM("vitb", 100)
+
+
+def test_a_checkpoint_of_medical_sam_adapter_loads_by_its_own_names(tmp_path):
+    network = add_adapters(recipe_sam(64), [{"kind": "bottleneck", "targets": ["image_encoder.*"]}])
+    for name, parameter in network.named_parameters():
+        if ".bottleneck." in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    names = {".attn.bottleneck.": ".Space_Adapter.", ".mlp.bottleneck.": ".MLP_Adapter."}
+    state = {}
+    for name, value in network.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(f"{ours}down", f"{theirs}D_fc1").replace(f"{ours}up", f"{theirs}D_fc2")
+        state[upstream_name(name)] = value
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "best_checkpoint.pth")
+    loaded = load(tmp_path / "best_checkpoint.pth", image_size=64)
+    assert loaded.settings.model == "sam_vitb" and loaded.settings.adapters[0]["targets"] == ["image_encoder.*"]
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
