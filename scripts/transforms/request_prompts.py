@@ -68,7 +68,10 @@ class RequestPromptsd(Transform):
                 raise InputError(
                     f"nothing says where an object of {name} is: give --points or --boxes, or a --mask of some slices"
                 )
-            if PREVIOUS_KEY not in image.meta and not all(map(asks, entries)):
+            alone = {entry["object"] for entry in entries if not asks(entry)}
+            if not self.whole_image:  # where an object spreads, they say on a slice that it has ended
+                alone -= {entry["object"] for entry in entries if asks(entry)}
+            if PREVIOUS_KEY not in image.meta and alone:
                 logger.warning(f"{name}: background clicks alone ask for nothing: give a click on the object, or a box")
         # not written into the image that came: the loader may keep it for the next item
         data[self.image_key] = MetaTensor(image, meta=dict(image.meta))

@@ -71,3 +71,17 @@ def test_image_that_came_is_left_without_prompts():
     image = picture()
     RequestPromptsd(points=CLICK)({"image": image})
     assert "prompts" not in image.meta
+
+
+@pytest.mark.parametrize(
+    ("points", "whole_image", "warns"),
+    [
+        ([[[5, 5, 2, 1], [3, 3, 6, 0]]], False, False),  # a stop of an object that spreads
+        ([[[5, 5, 2, 1], [3, 3, 6, 0]]], True, True),
+        ([[[3, 3, 6, 0]]], False, True),
+        ([[[5, 5, 2, 1]], [[3, 3, 6, 0]]], False, True),  # of another object
+    ],
+)
+def test_background_clicks_alone_are_told_unless_they_say_stop(points, whole_image, warns, caplog):
+    request(shape=(1, 40, 28, 9), points=points, whole_image=whole_image)
+    assert ("background clicks alone" in caplog.text) == warns
