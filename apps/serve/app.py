@@ -17,6 +17,7 @@ from apps.common.weights import Answering
 
 from . import itksnap, nninteractive
 from .leases import AtCapacityError, Finish, LeaseGoneError, Leases
+from .limits import BodyLimit
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 RETRY_SECONDS = 10  # after which a client may ask again whether there is room
@@ -70,6 +71,7 @@ def make_app(
                 leases.release(token)
 
     app = FastAPI(title="EfficientSAM Adapter", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(BodyLimit)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *hosts])
     app.include_router(nninteractive.make_routes(clients, answering, allowed))
     app.include_router(itksnap.make_routes(snaps, answering, allowed))

@@ -22,7 +22,7 @@ from .annotation import Annotation
 from .fields import read_bounds, read_flag, read_meta, read_spacing
 from .interactions import Box, Interaction, as_slices
 from .leases import Lease, Leases
-from .wire import TYPES, check_size, pack_array, read_body, read_packed
+from .wire import TYPES, check_size, pack_array, read_packed
 
 VERSION = "2.6.0"  # of the protocol, as the client package counts
 CAPABILITIES: dict[str, Any] = {  # what is false, clients show grey
@@ -89,7 +89,7 @@ def make_routes(leases: Leases, answering: Callable[[], Answering], allowed: Cal
     @routes.post(protocol.PATH_SET_IMAGE)
     async def set_image(request: Request, meta: Meta, token: Token = None) -> dict:
         leases.get(token)
-        body = await read_body(request)
+        body = await request.body()
         properties = read_meta(meta).get("image_properties") or {}
         if not isinstance(properties, dict):
             raise RequestError(f"image_properties are an object of JSON, got {properties!r:.80}")
@@ -163,7 +163,7 @@ def make_routes(leases: Leases, answering: Callable[[], Answering], allowed: Cal
 
     async def add_drawing(request: Request, meta: str, token: str | None, read: Callable[..., Interaction]) -> Response:
         leases.get(token)
-        body, said = await read_body(request), read_meta(meta)
+        body, said = await request.body(), read_meta(meta)
 
         def take() -> Response:
             with leases.use(token) as lease:
@@ -185,7 +185,7 @@ def make_routes(leases: Leases, answering: Callable[[], Answering], allowed: Cal
     @routes.post(protocol.PATH_ADD_INITIAL_SEG)
     async def add_initial_seg(request: Request, meta: Meta, token: Token = None) -> Response:
         leases.get(token)
-        body, said = await read_body(request), read_meta(meta)
+        body, said = await request.body(), read_meta(meta)
 
         def take() -> Response:
             with leases.use(token) as lease:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from nnInteractive.inference.remote.serialization import MAGIC, pack_array, unpack_array
-from starlette.requests import Request
 
 from apps.common.errors import RequestError
 
 TYPES = {np.dtype(name).name for name in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")}
 MOST_BYTES = 2 * 2**30  # of an array, unfolded
 
-__all__ = ["MOST_BYTES", "TYPES", "check_size", "pack_array", "read_body", "read_gzip", "read_packed"]
+__all__ = ["MOST_BYTES", "TYPES", "check_size", "pack_array", "read_gzip", "read_packed"]
 
 
 def read_packed(body: bytes, most_bytes: int = MOST_BYTES) -> np.ndarray:
@@ -89,22 +88,3 @@ def check_size(shape: Sequence[int], itemsize: int, most_bytes: int = MOST_BYTES
             f"{list(shape)} takes {size / 2**30:.1f} GiB: this server takes {most_bytes / 2**30:.1f} GiB"
         )
     return size
-
-
-async def read_body(request: Request, most_bytes: int = MOST_BYTES) -> bytes:
-    """Read the body of a request.
-
-    Args:
-        request: of a client.
-        most_bytes: that it may have.
-
-    Raises:
-        RequestError: when it is larger.
-    """
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most_bytes:
-            raise RequestError(f"the body is larger than the {most_bytes / 2**30:.1f} GiB that this server takes")
-        parts.append(part)
-    return b"".join(parts)

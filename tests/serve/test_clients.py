@@ -2,6 +2,7 @@
 """The official client of PyPI, which 3D Slicer and napari use, against the server: every verb and every error."""
 
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -292,3 +293,24 @@ def test_eight_clients_get_their_own_answers():
             together = list(pool.map(annotate, centres))
     assert all(np.array_equal(a, b) for one, other in zip(alone, together) for a, b in zip(one, other))
     assert len({json.dumps(each[0].tolist()) for each in together}) == 8
+
+
+@pytest.mark.parametrize("path", ["/add_point_interaction", "/add_bbox_interaction", "/predict", "/nothing"])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_bodies_that_are_too_large_are_refused_as_they_come(started, path, is_told):
+    text = b'{"coordinates": [' + b"1, " * 2**19 + b"1]}"
+    content = text if is_told else (text[start : start + 2**16] for start in range(0, len(text), 2**16))
+    found = started._http.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert found.status_code in (413, 404) and (found.status_code == 413 or path == "/nothing")
+    if path != "/nothing":
+        assert "1 MiB that it may have" in found.json()["detail"]
+
+
+@pytest.mark.parametrize("length", ["-1", "x", str(2**40)])
+def test_a_length_that_is_no_number_or_too_large_is_refused(server, length):
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = f"POST /set_image HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode())
+        status = connection.recv(100).split()[1]
+    assert status in (b"400", b"413")
