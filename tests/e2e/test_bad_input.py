@@ -112,7 +112,7 @@ def test_bad_input_is_one_line(folder, spoil, said):
     ("settings", "said"),
     [
         (absent_folder, "absent is not a folder"),
-        (lambda folder: {"backbone": "vitx"}, "efficientsam_vits, vitt, vits, got 'vitx'"),
+        (lambda folder: {"backbone": "vitx"}, "medsam_vitb, vitt, vits, got 'vitx'"),
         (lambda folder: {"image_size": 300}, "image_size is a positive multiple of 16, got 300"),
         (lambda folder: {"trainable": "['encoder']"}, "the network has no part 'encoder' to train"),
         (

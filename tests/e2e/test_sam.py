@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.e2e.bundle import EVALUATE, INFERENCE, SMALL, TRAIN, run_warm
-from tests.networks.sam_recipe import recipe_sam, upstream_name
+from tests.networks.sam_recipe import recipe_state, upstream_name
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def trained(shared):
     """The folder of a training from weights as segment-anything ships them."""
     folder = shared / "sam"
     folder.mkdir()
-    state = {upstream_name(name): value for name, value in recipe_sam(64).state_dict().items()}
+    state = {upstream_name(name): value for name, value in recipe_state().items()}
     torch.save(state, folder / "sam_vit_b_01ec64.pth")
     places = {"ckpt_dir": folder / "models", "output_dir": folder / "eval", "cache_dir": folder / "cache"}
     result = run_warm("training", TRAIN, pretrained=folder / "sam_vit_b_01ec64.pth", **FEW, **SCORED, **places)

@@ -5,6 +5,7 @@ The package imports torchvision for its data alone, which is stubbed. `fixtures/
     python -m tests.networks.sam_recipe
 """
 
+import functools
 import json
 import re
 import sys
@@ -29,10 +30,19 @@ NAMES = {
 SIZES = (256, 512, 1024)
 
 
+@functools.cache
+def recipe_state():
+    """Return the recipe's weights, which are the same for every size of image."""
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in SAM("vitb", 64).state_dict().items()}
+    return {name: recipe_tensor(name, shape) for name, shape in shapes.items()}
+
+
 def recipe_sam(image_size, **settings):
     """Build our network with the recipe's weights, in evaluation mode."""
-    network = SAM("vitb", image_size, **settings)
-    network.load_state_dict({name: recipe_tensor(name, tuple(v.shape)) for name, v in network.state_dict().items()})
+    with mock.patch.object(nn.init, "trunc_normal_"):  # which takes longer than all else
+        network = SAM("vitb", image_size, **settings)
+    network.load_state_dict(recipe_state())
     return network.eval()
 
 

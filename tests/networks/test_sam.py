@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import os
 
 import pytest
 import torch
@@ -11,16 +12,27 @@ from scripts.errors import InputError
 from scripts.networks import Settings, add_adapters, build_network, load, load_to_train, train_only
 from scripts.networks.registry import MODELS
 from scripts.networks.sam import SAM
-from tests.networks.recipe import recipe_network, recipe_state, sample
-from tests.networks.sam_recipe import FIXTURE, our_outputs, package_outputs, recipe_sam, upstream_name
+from tests.networks import recipe
+from tests.networks.recipe import recipe_network, sample
+from tests.networks.sam_recipe import FIXTURE, our_outputs, package_outputs, recipe_sam, recipe_state, upstream_name
 
 POINTS, LABELS = torch.tensor([[[[31.0, 20.0], [50.0, 12.0]]] * 2]), torch.tensor([[[1, 0], [2, 3]]])
 IMAGE = torch.rand(1, 3, 40, 72, generator=torch.Generator().manual_seed(0))
 
 
-def upstream_file(path, image_size=64):
-    """Write weights as segment-anything ships them."""
-    torch.save({upstream_name(name): value for name, value in recipe_sam(image_size).state_dict().items()}, path)
+@pytest.fixture(scope="module", autouse=True)
+def shipped(tmp_path_factory):
+    """Write weights as segment-anything ships them, once."""
+    path = tmp_path_factory.mktemp("shipped") / "weights.pth"
+    torch.save({upstream_name(name): value for name, value in recipe_state().items()}, path)
+    upstream_file.source = path
+    yield
+    path.unlink()
+
+
+def upstream_file(path):
+    """Give these weights another name."""
+    os.link(upstream_file.source, path)
     return path
 
 
@@ -150,23 +162,22 @@ def test_a_geometry_that_a_network_has_not_is_refused():
 
 
 def efficient_sam_file(path):
-    torch.save(recipe_state(recipe_network("vitt", 64)), path)
+    torch.save(recipe.recipe_state(recipe_network("vitt", 64)), path)
 
 
 def vit_l_file(path):
-    state = recipe_sam(64).state_dict()
+    state = dict(recipe_state())
     state["image_encoder.pos_embed"] = torch.zeros(1, 64, 64, 1024)
     torch.save(state, path)
 
 
 def cut_file(path):
-    upstream_file(path)
-    path.write_bytes(path.read_bytes()[: 10**6])
+    path.write_bytes(upstream_file.source.read_bytes()[: 10**6])
 
 
 def nan_file(path):
-    state = recipe_sam(64).state_dict()
-    state["mask_decoder.iou_token.weight"][0, 0] = float("nan")
+    state = dict(recipe_state())
+    state["mask_decoder.iou_token.weight"] = torch.full((1, 256), float("nan"))
     torch.save(state, path)
 
 
