@@ -21,7 +21,7 @@ from . import interactions
 from .annotation import Annotation
 from .interactions import Interaction
 from .leases import Lease, Leases
-from .wire import MOST_BYTES, read_gzip
+from .wire import read_gzip
 
 VERSION = "0.1.6"  # of the protocol, as itksnap-dls counts
 SLICES, VOLUMES = "EfficientSAM-2D", "EfficientSAM-3D"
@@ -140,10 +140,7 @@ def read_image(file: UploadFile, metadata: str) -> tuple[np.ndarray, list[float]
         raise RequestError("metadata is JSON with dimensions, spacing and components_per_pixel") from error
     if len(dimensions) not in (2, 3) or not all(type(each) is int for each in [*dimensions, count]):
         raise RequestError(f"an image has two or three dimensions of whole numbers, got {known['dimensions']!r:.80}")
-    body = file.file.read(MOST_BYTES + 1)
-    if len(body) > MOST_BYTES:
-        raise RequestError(f"the image is larger than the {MOST_BYTES / 2**30:.1f} GiB that this server takes")
-    values = read_gzip(body, [*([1] if len(dimensions) == 2 else []), *dimensions[::-1], count])
+    values = read_gzip(file.file.read(), [*([1] if len(dimensions) == 2 else []), *dimensions[::-1], count])
     if spacing is not None and len(spacing) == 2:
         spacing = [1.0, *spacing]
     return np.moveaxis(values, -1, 0), spacing

@@ -7,8 +7,7 @@ Parameter names are those of yformer/EfficientSAM (Apache-2.0), so its checkpoin
 import torch.nn as nn
 
 from ..errors import InputError
-from .adapters.places import AFTER, BESIDE
-from .image_encoder import PATCH_SIZE, ImageEncoder
+from .image_encoder import ImageEncoder, check_image_size
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import NUM_SLOTS, PromptEncoder
 from .segmenter import Segmenter, init_linear
@@ -31,19 +30,11 @@ class EfficientSAM(Segmenter):
         InputError: when the backbone is unknown or the size is not a positive multiple of 16.
     """
 
-    adapter_places = {  # where Medical-SAM-Adapter has them, and their like in the decoder
-        "image_encoder.blocks.*.attn": AFTER,
-        "image_encoder.blocks.*.mlp": BESIDE,
-        "mask_decoder.transformer.layers.*.cross_attn_*": AFTER,
-        "mask_decoder.transformer.layers.*.mlp": BESIDE,
-    }
-
     def __init__(self, backbone: str = "vitt", image_size: int = 1024, align_points: bool = False) -> None:
         super().__init__()
         if backbone not in BACKBONES:
             raise InputError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
-        if not isinstance(image_size, int) or image_size < PATCH_SIZE or image_size % PATCH_SIZE:
-            raise InputError(f"image_size is a positive multiple of {PATCH_SIZE}, got {image_size}")
+        check_image_size(image_size)
         self.backbone = backbone
         self.image_size = image_size
         self.mask_size = image_size // 4

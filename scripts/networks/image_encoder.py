@@ -6,6 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import InputError
+
 PATCH_SIZE = 16
 PRETRAINED_GRID = 14  # the position embedding is stored for 224 pixels
 
@@ -94,6 +96,31 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+def make_neck(dim: int, out_channels: int) -> nn.Sequential:
+    """Make what brings tokens on their grid (B, D, T, T) to an embedding, in both networks.
+
+    Args:
+        dim: width D of the tokens.
+        out_channels: channels of the embedding.
+    """
+    return nn.Sequential(
+        nn.Conv2d(dim, out_channels, kernel_size=1, bias=False),
+        LayerNorm2d(out_channels),
+        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(out_channels),
+    )
+
+
+def check_image_size(image_size: int) -> None:
+    """Refuse a side of the network's square that is no positive multiple of a patch.
+
+    Raises:
+        InputError: then.
+    """
+    if not isinstance(image_size, int) or image_size < PATCH_SIZE or image_size % PATCH_SIZE:
+        raise InputError(f"image_size is a positive multiple of {PATCH_SIZE}, got {image_size}")
+
+
 class ImageEncoder(nn.Module):
     """Encode a normalised square image.
 
@@ -114,12 +141,7 @@ class ImageEncoder(nn.Module):
         # one unused class slot, as in upstream's checkpoints, then 14 x 14 positions row by row
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED_GRID**2, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
-        self.neck = nn.Sequential(
-            nn.Conv2d(dim, out_channels, kernel_size=1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = make_neck(dim, out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode images.

@@ -36,6 +36,30 @@ class PositionEmbeddingRandom(nn.Module):
         phase = 2 * math.pi * (coords[..., :1] * matrix[0] + coords[..., 1:] * matrix[1])
         return torch.cat([phase.sin(), phase.cos()], dim=-1).to(matrix.dtype)
 
+    def cells(self, grid: int) -> Tensor:
+        """Encode the middles of a square's cells, row by row: (1, T*T, 2 * num_features) of T = ``grid``."""
+        matrix = self.positional_encoding_gaussian_matrix
+        centres = (torch.arange(grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / grid
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        return self.forward(torch.stack([x, y], dim=-1)).flatten(0, 1).unsqueeze(0)  # (T, T, C) -> (1, T*T, C)
+
+
+def make_mask_downscaling(dim: int) -> nn.Sequential:
+    """Make what brings a mask (B, 1, 4T, 4T) to the grid of the embedding, (B, dim, T, T), as in SAM.
+
+    Args:
+        dim: width of the embedding.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 4, kernel_size=2, stride=2),
+        LayerNorm2d(4),
+        nn.GELU(),
+        nn.Conv2d(4, 16, kernel_size=2, stride=2),
+        LayerNorm2d(16),
+        nn.GELU(),
+        nn.Conv2d(16, dim, kernel_size=1),
+    )
+
 
 class PromptEncoder(nn.Module):
     """Turn points and boxes into tokens, and the mask of the round before into a dense embedding.
@@ -65,15 +89,7 @@ class PromptEncoder(nn.Module):
         self.bbox_bottom_right_embeddings = nn.Embedding(1, dim)
         self.background_embeddings = nn.Embedding(1, dim)
         self.no_mask_embed = nn.Embedding(1, dim)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, 4, kernel_size=2, stride=2),
-            LayerNorm2d(4),
-            nn.GELU(),
-            nn.Conv2d(4, 16, kernel_size=2, stride=2),
-            LayerNorm2d(16),
-            nn.GELU(),
-            nn.Conv2d(16, dim, kernel_size=1),
-        )
+        self.mask_downscaling = make_mask_downscaling(dim)
         for parameter in self.last_of_corrections():
             nn.init.zeros_(parameter)
 
@@ -171,10 +187,7 @@ class PromptEncoder(nn.Module):
 
     def dense_pe(self) -> Tensor:
         """Return the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""
-        matrix = self.pe_layer.positional_encoding_gaussian_matrix
-        centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        return self.pe_layer(torch.stack([x, y], dim=-1)).flatten(0, 1).unsqueeze(0)  # (T, T, dim) -> (1, T*T, dim)
+        return self.pe_layer.cells(self.grid)
 
     @torch.jit.unused
     def is_uncorrected(self) -> bool:

@@ -13,6 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..prompts.form import alignment
+from .adapters.places import AFTER, BESIDE
 from .geometry import StretchedSquare
 from .promptable import DecodesBest
 
@@ -26,6 +27,12 @@ class Segmenter(StretchedSquare, DecodesBest, nn.Module):
     A subclass makes the three parts, and sets ``image_size``, ``mask_size`` and ``num_slots``.
     """
 
+    adapter_places = {  # where Medical-SAM-Adapter has them, and their like in the decoder
+        "image_encoder.blocks.*.attn": AFTER,
+        "image_encoder.blocks.*.mlp": BESIDE,
+        "mask_decoder.transformer.layers.*.cross_attn_*": AFTER,
+        "mask_decoder.transformer.layers.*.mlp": BESIDE,
+    }
     if TYPE_CHECKING:  # TorchScript would read it
         settings: "Settings"  # that it was built from, by scripts.networks.build_network
         image_encoder: Any

@@ -12,7 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image_encoder import PATCH_SIZE, FeedForward, LayerNorm2d
+from ..image_encoder import PATCH_SIZE, FeedForward, make_neck
 
 PRETRAINED_GRID = 64  # the positions are stored for 1024 pixels
 WINDOW = 14  # side of a window in tokens
@@ -138,12 +138,7 @@ class ImageEncoder(nn.Module):
             Block(dim, num_heads, 0, PRETRAINED_GRID) if i in global_blocks else Block(dim, num_heads, WINDOW, WINDOW)
             for i in range(depth)
         )
-        self.neck = nn.Sequential(
-            nn.Conv2d(dim, out_channels, kernel_size=1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = make_neck(dim, out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode images.

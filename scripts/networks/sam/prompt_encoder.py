@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...prompts.form import align_points
-from ..image_encoder import LayerNorm2d
-from ..prompt_encoder import PositionEmbeddingRandom
+from ..prompt_encoder import PositionEmbeddingRandom, make_mask_downscaling
 
 
 class PromptEncoder(nn.Module):
@@ -34,15 +33,7 @@ class PromptEncoder(nn.Module):
         self.pe_layer = PositionEmbeddingRandom(dim // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))  # by label
         self.not_a_point_embed = nn.Embedding(1, dim)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, 4, kernel_size=2, stride=2),
-            LayerNorm2d(4),
-            nn.GELU(),
-            nn.Conv2d(4, 16, kernel_size=2, stride=2),
-            LayerNorm2d(16),
-            nn.GELU(),
-            nn.Conv2d(16, dim, kernel_size=1),
-        )
+        self.mask_downscaling = make_mask_downscaling(dim)
         self.no_mask_embed = nn.Embedding(1, dim)
 
     def forward(self, points: Tensor, point_labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -102,10 +93,7 @@ class PromptEncoder(nn.Module):
 
     def dense_pe(self) -> Tensor:
         """Return the positional encoding of the embedding's cells, (1, T*T, dim), row by row."""
-        matrix = self.pe_layer.positional_encoding_gaussian_matrix
-        centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        return self.pe_layer(torch.stack([x, y], dim=-1)).flatten(0, 1).unsqueeze(0)  # (T, T, dim) -> (1, T*T, dim)
+        return self.pe_layer.cells(self.grid)
 
     @torch.jit.unused
     def fill_slots(self, points: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
