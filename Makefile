@@ -78,4 +78,4 @@ format: setup
 	$(RUN) ruff format .
 
 clean:
-	rm -rf eval .cache models/model.pt models/model_final.pt models/last.pth models/adapter.pth
+	rm -rf eval .cache models/model.pt models/model_final.pt models/last.pth models/adapter.safetensors

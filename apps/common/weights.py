@@ -8,9 +8,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from scripts import networks
 from scripts.cli import as_values
 from scripts.io.file_state import file_state
-from scripts.networks import SAMPLE, read_settings
+from scripts.networks import SAMPLE, EfficientSAM, put_adapter, read_settings
+from scripts.networks.adapters.files import SUFFIX
 
 from .errors import RequestError
 from .kept import Kept
@@ -22,6 +24,7 @@ INFERENCE, SPREAD = (BUNDLE / "configs" / f"{name}.yaml" for name in ("inference
 BASE = "efficient_sam_vitt_base.pth"  # serves until there is a fine-tune
 FINE_TUNE = "model.pt"
 PREVIOUS = "previous.pth"  # what answered before the last training
+NONE = "none"  # asks for the base, without an adapter
 BEST = "best"  # what a client asks for that shall see new weights without connecting again
 MOST_WEIGHTS = 2**30  # bytes of weights in memory
 
@@ -29,9 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 def offered() -> list[str]:
-    """List the weights that a client may ask for, the best first."""
+    """List the weights and adapters that a client may ask for, the best first."""
     fine_tunes = sorted((path.name for path in MODELS.glob("*.pt")), key=lambda name: (name != FINE_TUNE, name))
-    return [BEST, *fine_tunes, *(name for name in (PREVIOUS, BASE) if (MODELS / name).is_file())]
+    adapters = sorted(path.name for path in MODELS.glob(f"*{SUFFIX}"))
+    bases = [name for name in (PREVIOUS, BASE) if (MODELS / name).is_file()]
+    return [BEST, *fine_tunes, *adapters, *bases, *([NONE] if BASE in bases else [])]
 
 
 class Best:
@@ -68,7 +73,7 @@ def find_weights(name: str | None) -> Path:
         name = best()
     if name not in offered():
         raise RequestError(f"there are no weights {name}: choose {', '.join(offered())}")
-    return MODELS / str(name)
+    return MODELS / (BASE if name == NONE else str(name))
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Answering:
     """Weights, ready to answer, with the steps that the bundle's configs have for them."""
 
     network: Any
-    nbytes: int  # of its weights
+    nbytes: int  # of its weights, those of an adapter's base left out
     inferer: Any
     spreading: Any  # the inferer of whole objects; nothing where the weights have class masks
     postprocessing: list
@@ -93,6 +98,7 @@ class Served:
         self.backend = backend
         self.turns = Turns()
         self.kept: Kept[Answering] = Kept(MOST_WEIGHTS, lambda one: one.nbytes)
+        self.bases: Kept[EfficientSAM] = Kept(MOST_WEIGHTS, lambda one: sum(p.nbytes for p in one.parameters()))
 
     def use(self, path: Path, device: str) -> Answering:
         """Load weights, with the settings that are in their file, unless they are kept.
@@ -118,12 +124,27 @@ class Served:
         spread.read_config([INFERENCE, SPREAD])
         given = {"bundle_root": str(BUNDLE), "ckpt_path": str(path), "device": device, "backend": self.backend}
         config.update(as_values(given))
+        below = 0
+        if path.suffix == SUFFIX:  # its base is loaded once, whatever is put on it
+            base = self.base_of(path, device)
+            config.update({"network_def": put_adapter(base, path)})
+            below = sum(p.nbytes for p in base.parameters())
         network = config.get_parsed_content("network").eval()
         spread.update({"network_def": network, "progress": False})  # which is loaded once
         return Answering(
             TakingTurns(config.get_parsed_content("answering").eval(), self.turns),
-            sum(p.nbytes for p in network.parameters()),
+            sum(p.nbytes for p in network.parameters()) - below,
             config.get_parsed_content("inferer"),
             None if network.settings.layout else spread.get_parsed_content("inferer"),
             list(config.get_parsed_content("postprocessing").transforms),
         )
+
+    def base_of(self, path: Path, device: str) -> EfficientSAM:
+        """Load the base of an adapter, unless it is kept.
+
+        Args:
+            path: of the adapter.
+            device: on which it answers.
+        """
+        base = Path(networks.find_weights(MODELS, adapter=path))
+        return self.bases.get((*file_state(base), device), lambda: networks.load(base).to(device).eval())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets: lists of the supported layouts, items that are objects, and the built-in sample."""
 
+from .cached_views import CachedViews
 from .collate import pad_objects
 from .datalists import decathlon_datalist, find_datalist, folder_datalist, isic_datalist
 from .inputs import InputDataset, InputLoader, find_inputs
@@ -12,6 +13,7 @@ from .sample import make_sample
 from .shard import SeededProxySampler, shard_range
 
 __all__ = [
+    "CachedViews",
     "InputDataset",
     "InputLoader",
     "ObjectDataset",

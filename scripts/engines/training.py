@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from ..networks.prefix import FrozenPrefix
 from ..networks.promptable import Promptable, given_logits, select_mask
 from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
@@ -29,6 +30,8 @@ class TrainingSimulator(nn.Module):
         mask_feedback: whether the network is shown its last mask with the clicks that correct it.
         layout: of the classes, where the objects are classes that are each answered by a mask of their own. Then a
             class that is not there is corrected too, where another one is.
+        prefix: the frozen part of the image encoder, where images come as what it gave: see
+            :class:`scripts.data.CachedViews`.
     """
 
     network: Promptable
@@ -40,6 +43,7 @@ class TrainingSimulator(nn.Module):
         gradient_rounds: int = 2,
         mask_feedback: bool = True,
         layout: ClassLayout | None = None,
+        prefix: FrozenPrefix | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= gradient_rounds <= rounds:
@@ -49,6 +53,7 @@ class TrainingSimulator(nn.Module):
         self.gradient_rounds = gradient_rounds
         self.mask_feedback = mask_feedback
         self.layout = layout
+        self.prefix = prefix
 
     def forward(
         self, image: Tensor, points: Tensor, point_labels: Tensor, label: Tensor, previous: Tensor | None = None
@@ -56,8 +61,8 @@ class TrainingSimulator(nn.Module):
         """Predict, be corrected, and predict again.
 
         Args:
-            image: (B, 3, H, W), RGB in 0..1.
-            points: (B, Q, N, 2), (x, y) in pixels of ``image``: the first prompt.
+            image: (B, 3, H, W), RGB in 0..1, or what the frozen prefix gave of it.
+            points: (B, Q, N, 2), (x, y) in pixels of the image: the first prompt.
             point_labels: (B, Q, N).
             label: (B, Q, H, W), what the user wants.
             previous: (B, Q, H, W) masks that the network is shown with the first prompt, empty where it is shown none.
@@ -66,8 +71,8 @@ class TrainingSimulator(nn.Module):
             For each trained round, logits (B, Q, 4, 4T, 4T) and predicted IoU (B, Q, 4) of all masks, and the points
             (B, Q, N, 2), in 0..1 of the image, and point labels (B, Q, N) that they answer.
         """
-        size = (image.shape[2], image.shape[3])
-        embeddings = self.network.encode_image(image)
+        size = (label.shape[2], label.shape[3])
+        embeddings = self.network.encode_image(image) if self.prefix is None else self.prefix.finish(image.float())
         rounds = self.draw_rounds()
         rng = np.random.RandomState(int(torch.randint(2**31, ())))
         wanted = (label > 0.5).cpu().numpy()

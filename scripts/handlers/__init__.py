@@ -11,6 +11,7 @@ from .gradient_clipping import GradientClipping
 from .other_datasets import OtherDatasetScores
 from .panels import ValidationPanels
 from .predictions import PredictionSaver
+from .rank_allocation import RankAllocation
 from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
 from .resuming import RunState
@@ -31,6 +32,7 @@ __all__ = [
     "OtherDatasetScores",
     "PeakMemory",
     "PredictionSaver",
+    "RankAllocation",
     "RunLock",
     "RunState",
     "SecondCopy",

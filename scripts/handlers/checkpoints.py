@@ -13,6 +13,7 @@ from ignite.handlers import Checkpoint, DiskSaver
 
 from ..errors import InputError
 from ..io.whole_files import written_whole
+from ..networks.adapters.files import SUFFIX, write_adapter
 
 
 class _ReplacingSaver(DiskSaver):
@@ -32,8 +33,13 @@ class _ReplacingSaver(DiskSaver):
         parts = checkpoint if len(self.files) > 1 else {self.files[0]: checkpoint}  # Ignite gives a single one bare
         for file in self.files:
             part = parts[file]
-            with written_whole(Path(self.dirname) / file) as path, path.open("wb") as stream:
-                torch.save(part if len(part) > 1 else next(iter(part.values())), stream)
+            held = part if len(part) > 1 else next(iter(part.values()))
+            with written_whole(Path(self.dirname) / file) as path:
+                if file.endswith(SUFFIX):
+                    write_adapter(path, held)
+                else:
+                    with path.open("wb") as stream:
+                        torch.save(held, stream)
 
     def remove(self, filename: str) -> None:
         pass  # the next write replaces the file in one step
@@ -47,7 +53,8 @@ class CheckpointFiles:
 
     Args:
         folder: of the files.
-        files: for each file its objects with a ``state_dict``, by name; a single one is saved bare.
+        files: for each file its objects with a ``state_dict``, by name; a single one is saved bare. That of a
+            ``.safetensors`` is a :class:`scripts.networks.AdapterWeights`.
         evaluator: that measures the metric.
         metric: its name, higher is better, whose best value decides of all files; without, every event saves.
         event: ``"EPOCH_COMPLETED"`` or ``"COMPLETED"``, of the trainer, or of the evaluator where a metric decides.

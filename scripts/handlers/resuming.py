@@ -142,8 +142,8 @@ def load_state(path: str, checkpoint: Mapping[str, Any], load_dict: Mapping[str,
 def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Bring the ``last.pth`` of version 0.2 to what is saved now.
 
-    It had no scaler, in pretraining no curves, and one group of parameters, all in the network's order, where there
-    are two now.
+    It had no scaler, no ranks of AdaLoRA, in pretraining no curves, and one group of parameters, all in the network's
+    order, where there are two now.
 
     Args:
         checkpoint: what the file holds.
@@ -152,7 +152,8 @@ def upgrade(checkpoint: Mapping[str, Any], load_dict: Mapping[str, Any]) -> dict
     Returns:
         The same, changed where it has to be.
     """
-    new = {"scaler": {}, "curves": {"losses": {}, "scores": {}}, **checkpoint}
+    ranks = {"steps": 0, "smoothed": {}, "kept": None}
+    new = {"scaler": {}, "curves": {"losses": {}, "scores": {}}, "ranks": ranks, **checkpoint}
     if "model" in new:
         new["model"] = upgrade_names(new["model"])
     optimizer, network = (_whole(load_dict.get(name)) for name in ("optimizer", "model"))

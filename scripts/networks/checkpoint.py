@@ -3,7 +3,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .adapters import KIND, adapter_group, adapter_modules, add_adapters, load_adapter, read_adapter_settings
+from .adapters import KIND, adapter_group, add_adapters, load_adapter, read_adapter_settings
+from .added_parts import added_parts
 from .checkpoint_file import Checkpoint, read_checkpoint
 from .efficient_sam import EfficientSAM
 from .registry import DEFAULT, MODELS, PADDED, STRETCHED, full_name, recognise
@@ -19,16 +19,25 @@ from .settings import NOTED, OF_DATA, OF_USE, TYPES, Settings, upgrade_settings
 
 logger = logging.getLogger(__name__)
 
+NONE = "none"  # asks for nothing, where nothing asks for the usual
 BASES = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
 
 
-def find_weights(folder: str | Path, model: str | None = None, names: tuple[str, ...] | list[str] = ()) -> str:
+def find_weights(
+    folder: str | Path,
+    model: str | None = None,
+    names: tuple[str, ...] | list[str] = (),
+    adapter: str | Path | None = None,
+) -> str:
     """Pick the best weights present: the given names first, then upstream's, then the ones shipped with the bundle.
+
+    With an adapter they are its base, which it names.
 
     Args:
         folder: where weights lie.
         model: name of the network, or its short name; nothing is EfficientSAM-Ti.
         names: file names to prefer, best first.
+        adapter: a file of adapter weights, or ``"none"`` for a base without, where ``names`` do not count.
 
     Returns:
         The path of the first that exists.
@@ -36,8 +45,10 @@ def find_weights(folder: str | Path, model: str | None = None, names: tuple[str,
     Raises:
         InputError: when none does, or there is no such network.
     """
+    if adapter not in (None, NONE):
+        return str(find_base(read_checkpoint(Path(str(adapter))), Path(str(adapter))))
     model = full_name(model or DEFAULT)
-    for name in (*names, *MODELS[model].weights):
+    for name in (*(names if adapter is None else ()), *MODELS[model].weights):
         path = Path(folder) / name
         if path.is_file():
             return str(path)
@@ -47,11 +58,12 @@ def find_weights(folder: str | Path, model: str | None = None, names: tuple[str,
     )
 
 
-def load(path: str | Path, **asked: Any) -> EfficientSAM:
+def load(path: str | Path, adapter: str | Path | None = None, **asked: Any) -> EfficientSAM:
     """Build the network that a checkpoint describes, and load it.
 
     Args:
         path: of the checkpoint.
+        adapter: a file of adapter weights that are put on those of ``path``; ``"none"`` and nothing put none.
         asked: settings that a user asks for; nothing takes the file's.
 
     Returns:
@@ -60,9 +72,42 @@ def load(path: str | Path, **asked: Any) -> EfficientSAM:
     Raises:
         InputError: when the file cannot be loaded, or is of a network with other settings than those asked for.
     """
+    if adapter not in (None, NONE):
+        checkpoint, base, path = read_checkpoint(Path(str(adapter))), _given(path), str(adapter)
+        check_adapter(checkpoint, path)
+        return load_checkpoint(build_network(choose_settings(checkpoint, path, asked)), checkpoint, Path(path), base)
     checkpoint = read_checkpoint(_given(path))
     network = build_network(choose_settings(checkpoint, path, asked))
     return load_checkpoint(network, checkpoint, Path(path))
+
+
+def check_adapter(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Refuse whole weights where what was trained on a base is wanted.
+
+    Args:
+        checkpoint: of a file.
+        path: of it, for errors.
+
+    Raises:
+        InputError: then.
+    """
+    if not checkpoint.is_adapter:
+        raise InputError(f"{path} holds whole weights and no adapter: give it as ckpt_path")
+
+
+def find_base(checkpoint: Checkpoint, path: Path) -> Path:
+    """Find the base of an adapter: beside it, or among the bundle's.
+
+    Args:
+        checkpoint: of the adapter's file.
+        path: of it.
+
+    Raises:
+        InputError: when the file holds no adapter.
+    """
+    check_adapter(checkpoint, path)
+    name = Path(str(checkpoint.whole["base"]["name"])).name
+    return next((p for p in (path.parent / name, BASES / name) if p.is_file()), path.parent / name)
 
 
 def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
@@ -82,7 +127,7 @@ def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
         InputError: when the file cannot be loaded, or cannot be what is asked for.
     """
     given = _asked(asked)
-    if str(path) == "none":
+    if str(path) == NONE:
         logger.warning("no pretrained weights: the network starts from random numbers")
         return build_network(Settings(**_merged({"geometry": STRETCHED}, given)))
     checkpoint = read_checkpoint(Path(path))
@@ -121,7 +166,7 @@ def read_settings(path: str | Path, **asked: Any) -> Settings:
 
 def _given(path: str | Path) -> Path:
     """Refuse to answer without weights, which only training can begin from."""
-    if str(path) == "none":
+    if str(path) == NONE:
         raise InputError("without weights the network would answer by random numbers: give a checkpoint")
     return Path(path)
 
@@ -197,7 +242,7 @@ def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str
 
 def _asked(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Take what is asked for: nothing is left out, and ``"none"`` is nothing."""
-    given = {name: None if value == "none" else value for name, value in asked.items() if value is not None}
+    given = {name: None if value == NONE else value for name, value in asked.items() if value is not None}
     return {name: full_name(value) if name == "model" else value for name, value in given.items()}
 
 
@@ -221,42 +266,13 @@ def _over(known: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str
     return {**(known or {}), **{name: part for name, part in given.items() if part is not None}}
 
 
-@dataclass(frozen=True)
-class AddedPart:
-    """A part of the network that upstream has not, and that a checkpoint may lack as a whole: it starts at zero."""
-
-    name: str
-    tensors: list[str]
-    is_fresh: bool
-
-
-def added_parts(network: EfficientSAM) -> list[AddedPart]:
-    """List the parts of a network that upstream has not."""
-    groups: dict[str, list[str]] = {}
-    trained = set()
-    for key, module in adapter_modules(network).items():
-        names = [f"{key}.{own}" for own in module.adapter_parameters()]
-        group = adapter_group(names[0]) or key
-        groups.setdefault(group, []).extend(names)
-        if not module.is_fresh():
-            trained.add(group)
-    parts = [AddedPart(group, names, group not in trained) for group, names in groups.items()]
-    encoder = network.prompt_encoder
-    corrections = [
-        f"prompt_encoder.{part}.{key}" for part in encoder.CORRECTIONS for key in getattr(encoder, part).state_dict()
-    ]
-    if corrections:
-        parts.append(AddedPart("background clicks and mask feedback", corrections, encoder.is_uncorrected()))
-    return parts
-
-
 def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
     """Load a checkpoint strictly, and log what was loaded.
 
     Args:
         network: an :class:`EfficientSAM`, with or without adapters; changed in place.
-        path: an upstream checkpoint (``.pt``, or zipped as upstream ships S), one of this bundle (an ``adapter.pth``
-            finds its base beside it or among the bundle's), or one of Medical-SAM-Adapter.
+        path: an upstream checkpoint (``.pt``, or zipped as upstream ships S), one of this bundle (an adapter's finds
+            its base beside it or among the bundle's), or one of Medical-SAM-Adapter.
 
     Returns:
         The same network.
@@ -269,19 +285,24 @@ def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
     return load_checkpoint(network, read_checkpoint(_given(path)), Path(path))
 
 
-def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -> EfficientSAM:
+def load_checkpoint(
+    network: EfficientSAM, checkpoint: Checkpoint, path: Path, base: Path | None = None
+) -> EfficientSAM:
     """Load what was read of a file; see :func:`load_weights`.
 
     Args:
         network: as the checkpoint's settings build it; changed in place.
         checkpoint: what was read.
         path: of the file, for errors and to find a base beside it.
+        base: of an adapter; nothing takes the one that it names.
     """
-    if "adapter" in checkpoint.whole:
-        name = checkpoint.whole["base"]["name"]
-        base = next((p for p in (path.parent / name, BASES / name) if p.is_file()), path.parent / name)
+    if checkpoint.is_adapter:
+        base = base or find_base(checkpoint, path)
+        below = read_checkpoint(base)
+        check_same_model(network.state_dict(), path, below.state, base)
         logger.info(f"{path} is put on {base}")
-        return load_adapter(load_weights(network, base), checkpoint.state, checkpoint.whole["base"], path)
+        load_checkpoint(network, below, base)
+        return load_adapter(network, checkpoint.state, checkpoint.whole["base"], path)
 
     state, notes, image_size = checkpoint.state, checkpoint.notes, checkpoint.image_size
     _check_model(network, state, path)
@@ -319,6 +340,23 @@ def load_checkpoint(network: EfficientSAM, checkpoint: Checkpoint, path: Path) -
     network.load_state_dict({**own, **state}, strict=True)
     logger.info("; ".join([f"loaded {len(state)} tensors from {path}", *notes]))
     return network
+
+
+def check_same_model(state: Mapping[str, Tensor], path: str | Path, below: Mapping[str, Tensor], base: object) -> None:
+    """Refuse to put what was trained on one network onto another.
+
+    Args:
+        state: of the network that an adapter is of, by name.
+        path: of the adapter, for errors.
+        below: the tensors that it is put on.
+        base: what they are called in errors.
+
+    Raises:
+        InputError: when the two differ in size.
+    """
+    own, seen = recognise(state), recognise(below)
+    if own != seen:
+        raise InputError(f"{path} was trained on {own}, and {base} is of {seen or 'no known network'}: give its base")
 
 
 def _check_model(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .adapters.files import SUFFIX, read_adapter
 
 STATE_KEYS = ("model", "state_dict", "adapter")  # where upstream and this bundle, MSA, or an adapter keep tensors
 MSA_NAMES = (  # names of Medical-SAM-Adapter -> names here
@@ -47,6 +48,11 @@ class Checkpoint:
     notes: list[str]  # what was left out
     whole: Mapping[str, Any]  # the file
 
+    @property
+    def is_adapter(self) -> bool:
+        """Return whether it holds only what was trained, which belongs on a base."""
+        return "adapter" in self.whole
+
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint, or the one checkpoint inside a zip.
@@ -59,6 +65,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"no weights at {path}: give a file that exists, or fetch upstream's by "
             "python -m monai.bundle download_large_files --bundle_path ."
         )
+    if path.suffix == SUFFIX:
+        whole = read_adapter(path)
+        return Checkpoint(whole["adapter"], whole["settings"], None, [], whole)
     source = _unzip(path)
     try:
         broken = zipfile.ZipFile(source).testzip() if zipfile.is_zipfile(source) else None

@@ -157,12 +157,18 @@ class ImageEncoder(nn.Module):
         """
         if image.shape[-2] != self.image_size or image.shape[-1] != self.image_size:
             raise ValueError(f"the encoder takes {self.image_size} x {self.image_size} pixels, got {image.shape}")
-        x = self.patch_embed(image)  # (B, T*T, D)
-        x = x + self.resize_position_embedding()
+        x = self.embed(image)
         for block in self.blocks:
             x = block(x)
-        x = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # (B, T*T, D) -> (B, D, T, T)
-        return self.neck(x)
+        return self.project(x)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Make tokens of images (B, 3, S, S), with their positions: what the blocks take, (B, T*T, D)."""
+        return self.patch_embed(image) + self.resize_position_embedding()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Make embeddings (B, 256, T, T) of what the blocks return, (B, T*T, D)."""
+        return self.neck(x.transpose(1, 2).unflatten(2, (self.grid, self.grid)))
 
     def resize_position_embedding(self) -> Tensor:
         """Resize the stored position embedding to the grid of this image size, (1, T*T, D)."""

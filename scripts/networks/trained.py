@@ -2,6 +2,7 @@
 """Which parameters of a network are trained."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,13 @@ import torch.nn as nn
 
 from ..errors import InputError
 from .adapters.contract import Network, adapter_parameters, free_only
+from .adapters.places import BLOCKS
+from .image_encoder import LayerNorm2d
 
 logger = logging.getLogger(__name__)
+
+NORMS = (nn.LayerNorm, LayerNorm2d, nn.GroupNorm)
+LAST_BLOCKS = re.compile(r"last_([1-9]\d*)_blocks")
 
 
 def train_only(network: Network, parts: Sequence[str] | None) -> Network:
@@ -19,7 +25,8 @@ def train_only(network: Network, parts: Sequence[str] | None) -> Network:
     Args:
         network: changed in place.
         parts: modules and parameters by name or by the last words of it, such as ``mask_decoder`` or ``mask_tokens``;
-            ``adapters``; and ``corrections``, what is added for background clicks and masks, where that is missing.
+            ``adapters``; ``last_4_blocks`` of the image encoder, or another number; ``norms`` and ``biases``, all that
+            there are; and ``corrections``, what is added for background clicks and masks, where that is missing.
             Nothing trains every parameter.
 
     Returns:
@@ -32,14 +39,37 @@ def train_only(network: Network, parts: Sequence[str] | None) -> Network:
         parts = [parts]
     trained: set[str] = set()
     for part in parts if parts is not None else [""]:
-        found = adapter_parameters(network) if part == "adapters" else parameters_of(network, part)
-        if part == "corrections":
-            encoder = network.get_submodule("prompt_encoder")
-            found = [name for each in getattr(encoder, "CORRECTIONS", ()) for name in parameters_of(network, each)]
-        elif not found:
+        found = find_part(network, part)
+        if not found and part != "corrections":  # which upstream has not
             raise InputError(f"the network has no part {part!r} to train: name its modules, such as mask_decoder")
         trained.update(found)
     return free_only(network, trained)
+
+
+def find_part(network: nn.Module, part: str) -> list[str]:
+    """Name the parameters of a part of a network; see :func:`train_only`.
+
+    Args:
+        network: of any kind.
+        part: a word for several modules, or the name of one.
+    """
+    last = LAST_BLOCKS.fullmatch(part)
+    if last:
+        names = [name for name, _ in network.named_modules() if name.rpartition(".")[0] == BLOCKS]
+        return [name for block in names[-int(last[1]) :] for name in parameters_of(network, block)]
+    if part == "adapters":
+        return adapter_parameters(network)
+    if part == "norms":
+        norms = [name for name, module in network.named_modules() if isinstance(module, NORMS)]
+        return [name for norm in norms for name in parameters_of(network, norm)]
+    if part == "biases":  # and not those of adapters, which are a part of their own
+        adapted = set(adapter_parameters(network))
+        names = [name for name, _ in network.named_parameters() if name not in adapted]
+        return [name for name in names if name.rpartition(".")[2] == "bias"]
+    if part == "corrections":
+        encoder = network.get_submodule("prompt_encoder")
+        return [name for each in getattr(encoder, "CORRECTIONS", ()) for name in parameters_of(network, each)]
+    return parameters_of(network, part)
 
 
 def parameters_of(network: nn.Module, part: str) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scripts.networks import EfficientSAM, add_adapters
-from scripts.networks.checkpoint import added_parts
+from scripts.networks.added_parts import added_parts
 
 FIXTURE = Path(__file__).parent / "fixtures" / "recipe_outputs.json"
 ABOUT = (

@@ -292,7 +292,7 @@ def test_state_of_adapters_is_what_was_trained():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "lora2"}, "is one of bottleneck, lora, got 'lora2'"),
+        ({"kind": "lora2"}, "is one of bottleneck, lora, adalora, got 'lora2'"),
         ({"rank": 4}, "of kind bottleneck have no rank"),
         ({"kind": "lora", "rank": "4"}, "rank of adapters is a number, got '4'"),
         ({"targets": "*"}, r"targets of adapters are a list of names, .*, got '\*'"),

@@ -39,7 +39,7 @@ def test_model_of_0_1_is_known_by_its_tensors(tmp_path):
     torch.save({"model": model("0.1")}, tmp_path / "model.pt")
     network = load(tmp_path / "model.pt", image_size=64)
     assert network.settings.adapters == [
-        {"kind": "bottleneck", "targets": ["image_encoder.*"], "ratio": 9 / 192, "scale": 0.5}
+        {"kind": "bottleneck", "targets": ["image_encoder.*"], "ratio": 9 / 192, "scale": 0.5, "last_blocks": None}
     ]
     answers_as("0.1", network)
 
@@ -53,7 +53,9 @@ def test_files_of_0_2_keep_their_settings(tmp_path, file):
         checkpoint = {"adapter": adapters("0.2"), **{key: FIXTURE["0.2"][key] for key in ("settings", "base")}}
     torch.save(checkpoint, tmp_path / file)
     network = load(tmp_path / file)
-    assert network.settings.adapters == [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.05, "scale": 0.7}]
+    assert network.settings.adapters == [
+        {"kind": "bottleneck", "targets": ["*"], "ratio": 0.05, "scale": 0.7, "last_blocks": None}
+    ]
     answers_as("0.2", network)
 
 

@@ -31,7 +31,7 @@ def saved(settings):
     return network, {"model": network.state_dict(), "settings": settings.state_dict()}
 
 
-WIDE = [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.5, "scale": 2.0}]
+WIDE = [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.5, "scale": 2.0, "last_blocks": None}]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_an_older_checkpoint_tells_its_size_and_its_adapters(save):
     state._metadata[""]["image_size"] = 64
     settings = read_settings(save(state))
     assert settings.image_size == 64
-    assert settings.adapters == [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.5, "scale": 0.5}]
+    assert settings.adapters == [
+        {"kind": "bottleneck", "targets": ["*"], "ratio": 0.5, "scale": 0.5, "last_blocks": None}
+    ]
 
 
 @pytest.mark.parametrize("backbone", ["vitt", "vits"])
@@ -183,7 +185,9 @@ def test_training_takes_what_is_asked_for_instead_and_says_so(save, caplog, aske
 def test_adapters_are_added_to_weights_that_have_none(save):
     path = save(saved(Settings(image_size=64))[1])
     network = load_to_train(path, adapters=[{"kind": "bottleneck", "ratio": None}])
-    assert network.settings.adapters == [{"kind": "bottleneck", "targets": ["*"], "ratio": 0.25, "scale": 0.5}]
+    assert network.settings.adapters == [
+        {"kind": "bottleneck", "targets": ["*"], "ratio": 0.25, "scale": 0.5, "last_blocks": None}
+    ]
     plain = load(path)
     assert torch.equal(network.eval()(recipe_images(1)), plain.eval()(recipe_images(1)))
 

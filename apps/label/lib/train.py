@@ -84,7 +84,7 @@ class Trainer(TrainTask):
         )
         if (MODELS / FINE_TUNE).is_file():
             shutil.copyfile(MODELS / FINE_TUNE, MODELS / PREVIOUS)
-        for name in ("adapter.pth", FINE_TUNE):  # what answers last
+        for name in ("adapter.safetensors", FINE_TUNE):  # what answers last
             os.replace(run / name, MODELS / name)
         shutil.rmtree(run)
         return {}

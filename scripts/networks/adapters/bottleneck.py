@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .places import AFTER, chosen, find_places
 
-DEFAULTS: dict[str, Any] = {"targets": ["*"], "ratio": 0.25, "scale": 0.5}
+DEFAULTS: dict[str, Any] = {"targets": ["*"], "ratio": 0.25, "scale": 0.5, "last_blocks": None}
 NAME = "bottleneck"  # of the module that an adapted module holds
 
 
@@ -106,7 +106,9 @@ def beside(self: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     return output + self.bottleneck(inputs[0])
 
 
-def add_bottlenecks(network: nn.Module, targets: Sequence[str], ratio: float, scale: float) -> None:
+def add_bottlenecks(
+    network: nn.Module, targets: Sequence[str], ratio: float, scale: float, last_blocks: int | None
+) -> None:
     """Add a bottleneck after each attention and beside each MLP.
 
     Args:
@@ -114,11 +116,12 @@ def add_bottlenecks(network: nn.Module, targets: Sequence[str], ratio: float, sc
         targets: patterns of the modules' names.
         ratio: bottleneck width as a share of the token width.
         scale: factor on the output of those beside MLPs (the paper's s); the others have none.
+        last_blocks: of the image encoder, how many are adapted, the last ones; nothing is all.
 
     Raises:
         InputError: when a pattern matches no place.
     """
-    for name, where in chosen(find_places(network), targets).items():
+    for name, where in chosen(find_places(network, last_blocks), targets).items():
         module = network.get_submodule(name)
         last = [each for each in module.modules() if isinstance(each, nn.Linear)][-1]  # back to the stream's width
         own = Bottleneck(last.out_features, ratio, 1.0 if where == AFTER else scale)

@@ -15,7 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ...errors import InputError
-from . import bottleneck, lora
+from . import adalora, bottleneck, lora
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -57,11 +57,13 @@ class Kind:
 
 
 KIND = "bottleneck"  # unless another is named
+WHOLE = ("rank", "target_rank", "last_blocks")  # numbers that count something
 KINDS = {
     "bottleneck": Kind(
         bottleneck.add_bottlenecks, bottleneck.DEFAULTS, re.compile(r"\.bottleneck\."), bottleneck.read_bottlenecks
     ),
     "lora": Kind(lora.add_lora, lora.DEFAULTS, re.compile(r"\.lora_[ab]$"), lora.read_lora),
+    "adalora": Kind(adalora.add_adalora, adalora.DEFAULTS, re.compile(r"\.adalora_[aeb]$"), adalora.read_adalora),
 }
 
 
@@ -92,6 +94,10 @@ def adapter_settings(kind: str = KIND, **numbers: Any) -> dict[str, Any]:
     ]
     if wrong:
         raise InputError(f"{wrong[0]} of adapters is a number, got {numbers[wrong[0]]!r:.80}")
+    for name in WHOLE:
+        value = numbers.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InputError(f"{name} of adapters is a whole number from 1 on, got {value!r:.80}")
     return {"kind": kind, **KINDS[kind].defaults, **numbers, "targets": list(targets)}
 
 

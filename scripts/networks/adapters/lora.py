@@ -14,13 +14,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .places import chosen, find_places
+from .places import find_layers
 
 DEFAULTS: dict[str, Any] = {
     "targets": ["image_encoder.*.qkv", "image_encoder.*.mlp.*"],
     "rank": 4,
     "alpha": 1.0,
     "keys": False,
+    "last_blocks": None,
 }
 
 
@@ -78,7 +79,9 @@ class LoRALinear(nn.Linear):
         return merged
 
 
-def add_lora(network: nn.Module, targets: Sequence[str], rank: int, alpha: float, keys: bool) -> None:
+def add_lora(
+    network: nn.Module, targets: Sequence[str], rank: int, alpha: float, keys: bool, last_blocks: int | None
+) -> None:
     """Put LoRA into linear layers.
 
     Args:
@@ -87,18 +90,12 @@ def add_lora(network: nn.Module, targets: Sequence[str], rank: int, alpha: float
         rank: of what is added to a weight.
         alpha: the scale is this by the rank.
         keys: whether layers of queries, keys and values at once adapt the keys too.
+        last_blocks: of the image encoder, how many are adapted, the last ones; nothing is all.
 
     Raises:
         InputError: when a pattern matches no layer.
     """
-    added = tuple(f"{name}." for name, module in network.named_modules() if hasattr(module, "adapter_parameters"))
-    layers = {
-        f"{place}.{name}": module
-        for place in find_places(network)
-        for name, module in network.get_submodule(place).named_modules()
-        if type(module) is nn.Linear and not f"{place}.{name}".startswith(added)
-    }
-    for name, layer in chosen(layers, targets).items():
+    for name, layer in find_layers(network, targets, last_blocks).items():
         fused = name.endswith(".qkv")
         parts, adapted = (3, (0, 1, 2) if keys else (0, 2)) if fused else (1, (0,))
         network.set_submodule(name, LoRALinear(layer, rank, alpha, parts, adapted))

@@ -11,15 +11,17 @@ from torch import nn
 from ...errors import InputError
 
 AFTER, BESIDE = "after", "beside"  # of a module: as of attentions, and as of MLPs
+BLOCKS = "image_encoder.blocks"  # the transformer blocks of every network's image encoder
 T = TypeVar("T")
 
 
-def find_places(network: nn.Module) -> dict[str, str]:
+def find_places(network: nn.Module, last_blocks: int | None = None) -> dict[str, str]:
     """Return where adapters may go in a network.
 
     Args:
         network: with ``adapter_places``: :data:`AFTER` or :data:`BESIDE` by a pattern of modules' names, in which ``*``
             stands for anything but a dot.
+        last_blocks: of the image encoder's blocks, how many are adapted, the last ones; nothing is all.
 
     Returns:
         :data:`AFTER` or :data:`BESIDE` by a module's name, in the network's order.
@@ -28,12 +30,47 @@ def find_places(network: nn.Module) -> dict[str, str]:
         re.compile(re.escape(pattern).replace(r"\*", r"[^.]*")): where
         for pattern, where in getattr(network, "adapter_places", {}).items()
     }
+    early = early_blocks(network, last_blocks)
     return {
         name: where
         for name, _ in network.named_modules()
         for pattern, where in patterns.items()
-        if pattern.fullmatch(name)
+        if pattern.fullmatch(name) and not name.startswith(early)
     }
+
+
+def early_blocks(network: nn.Module, last_blocks: int | None) -> tuple[str, ...]:
+    """Name the image encoder's blocks but the last ones, each with a dot at its end.
+
+    Args:
+        network: with or without blocks.
+        last_blocks: how many are left out; nothing leaves out all.
+    """
+    if last_blocks is None:
+        return ()
+    names = [name for name, _ in network.named_modules() if name.rpartition(".")[0] == BLOCKS]
+    return tuple(f"{name}." for name in names[: max(len(names) - last_blocks, 0)])
+
+
+def find_layers(network: nn.Module, targets: Sequence[str], last_blocks: int | None = None) -> dict[str, nn.Linear]:
+    """Return the linear layers of the places for adapters that patterns choose, by name.
+
+    Args:
+        network: of any kind; layers of adapters that are there already are left out.
+        targets: patterns of the layers' names.
+        last_blocks: of the image encoder's blocks, how many are adapted, the last ones; nothing is all.
+
+    Raises:
+        InputError: when a pattern matches no layer.
+    """
+    added = tuple(f"{name}." for name, module in network.named_modules() if hasattr(module, "adapter_parameters"))
+    layers = {
+        f"{place}.{name}": module
+        for place in find_places(network, last_blocks)
+        for name, module in network.get_submodule(place).named_modules()
+        if type(module) is nn.Linear and not f"{place}.{name}".startswith(added)
+    }
+    return chosen(layers, targets)
 
 
 def chosen(places: Mapping[str, T], targets: Sequence[str]) -> dict[str, T]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -35,27 +36,30 @@ def base_hash(network: nn.Module, trained: Mapping[str, Any]) -> str:
 
 
 class AdapterWeights:
-    """What ``adapter.pth`` holds: only what was trained, and of which base.
+    """What ``adapter.safetensors`` holds: only what was trained, of which base, and how good it is.
 
     Args:
         network: whose trained tensors to save.
         settings: the :class:`scripts.networks.Settings` from which it is built again.
         base: path of the weights that training started from.
+        evaluator: whose metrics are noted, where there is one.
     """
 
-    def __init__(self, network: nn.Module, settings: Any, base: str) -> None:
+    def __init__(self, network: nn.Module, settings: Any, base: str, evaluator: Any = None) -> None:
         self.network = network
         self.settings = settings
         self.base = Path(base).name
+        self.evaluator = evaluator
         self.hash: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return ``adapter`` (tensors), ``settings`` and ``base`` (name and hash)."""
+        """Return ``adapter`` (tensors), ``settings``, ``base`` (name and hash) and ``metrics``."""
         trained = adapter_state_dict(self.network)
         if self.hash is None:  # what is frozen stays
             self.hash = base_hash(self.network, trained)
         base = {"name": self.base, "sha256": self.hash}
-        return {"adapter": trained, "settings": self.settings.state_dict(), "base": base}
+        metrics = {} if self.evaluator is None else dict(self.evaluator.state.metrics)
+        return {"adapter": trained, "settings": self.settings.state_dict(), "base": base, "metrics": metrics}
 
 
 def load_adapter(network: Network, tensors: Mapping[str, Tensor], base: Mapping[str, Any], path: str | Path) -> Network:
@@ -64,20 +68,25 @@ def load_adapter(network: Network, tensors: Mapping[str, Tensor], base: Mapping[
     Args:
         network: as the checkpoint's settings build it, with the weights of the base; changed in place.
         tensors: what was trained, by name.
-        base: ``name`` and ``sha256`` of the base, as an ``adapter.pth`` holds them.
+        base: ``name`` and ``sha256`` of the base, as the file holds them.
         path: of the file, for errors.
 
     Returns:
         The same network.
 
     Raises:
-        InputError: when the network is of other weights or of other settings.
+        InputError: when the network is of other weights or of other settings, or the file holds what is no number.
     """
     own = network.state_dict()
     strangers = [name for name, value in tensors.items() if name not in own or own[name].shape != value.shape]
     if strangers:
         raise InputError(f"{path} does not fit the network: {strangers[0]} and {len(strangers) - 1} more have no place")
+    for name, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{path} is broken: {name} holds NaN or infinity; give the adapter of an earlier epoch")
     if base_hash(network, tensors) != base["sha256"]:
         raise InputError(f"{path} was trained on other weights than these: it needs {base['name']}, unchanged")
-    network.load_state_dict({**own, **tensors})
+    with torch.no_grad():
+        for name, value in tensors.items():  # and nothing else: other networks may share the rest
+            own[name].copy_(value)
     return network
