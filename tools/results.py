@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train and score what a list names, network by size by recipe by data set, and write one table.
+
+    python -m tools.results --sets /data --output docs/results
+
+Writes results.csv and results.md. Rows that are in results.csv already are left as they are, so that a run that was
+stopped goes on. All recipes train for as long: the time of a step is measured first, when nothing else should run, and
+gives the number of steps, whatever runs beside it later. Weights are scored as they are after the last step.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TRAIN = "configs/train.yaml"
+MEASURED_IMAGES, BATCH = 24, 4
+KEYS = ("model", "image_size", "set", "recipe", "seed")
+SCORES = {f"{metric}/{prompt}": f"{name} {short}" for metric, name in (("dice", "Dice"), ("iou", "IoU"), ("nsd", "NSD"))
+          for prompt, short in (("click_1", "1 click"), ("click_5", "5 clicks"), ("box", "box"))}  # fmt: skip
+
+
+def bundle(run_id: str, files: list[str], settings: Mapping[str, Any]) -> None:
+    """Run the bundle as a user does.
+
+    Args:
+        run_id: such as ``training``.
+        files: of configs.
+        settings: of the command line.
+    """
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(files), *words]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"error: {' '.join(command)}\n{result.stderr[-2000:]}")
+
+
+def measure(files: list[str], settings: Mapping[str, Any]) -> dict[str, float]:
+    """Measure a training in a process of its own; see :func:`measure_here`.
+
+    Args:
+        files: of configs.
+        settings: of the command line.
+    """
+    command = [sys.executable, "-m", "tools.results", "--measure", json.dumps([files, dict(settings)])]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"error: {' '.join(command)}\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure_here(files: list[str], settings: Mapping[str, Any]) -> dict[str, float]:
+    """Measure the steps of a training on a few images: the median of three passes after a first one.
+
+    Args:
+        files: of configs.
+        settings: of the command line.
+
+    Returns:
+        ``parameters`` that are trained, seconds a ``step``, seconds that a view takes when it is ``first`` seen, and
+        ``MB`` that training adds.
+    """
+    from monai.bundle import ConfigParser
+    from monai.utils import set_determinism
+
+    set_determinism(0)  # each draws as many corrections
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / file) for file in files])
+    images = f"$@datalist['training'][:{MEASURED_IMAGES}]"
+    own = {"max_epochs": 4, "train#dataset#data": images, "validate#dataset#data": [], "train#handlers": []}
+    parser.update({**settings, **own, "train#keeping": ["@ranks", "@final"]})
+    if settings.get("cached_views"):
+        parser.update({"cached_views": 1})  # so that the first pass has made them all
+    trainer = parser.get_parsed_content("train#trainer")
+    network = parser.get_parsed_content("network")
+    process, times, memory = psutil.Process(), [], []
+    before = process.memory_info().rss
+
+    @trainer.on("ITERATION_COMPLETED")
+    def note(engine: Any) -> None:
+        times.append(time.perf_counter())
+        memory.append(process.memory_info().rss)
+
+    trainer.run()
+    steps = [b - a for a, b in pairwise(times)]
+    first = len(times) // 4
+    step = statistics.median(steps[first:])
+    return {
+        "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "step": step,
+        "first": max(statistics.median(steps[: first - 1]) - step, 0) / BATCH if settings.get("cached_views") else 0.0,
+        "MB": (max(memory) - before) / 2**20,
+    }
+
+
+def steps_in(seconds: float, measured: Mapping[str, float], views: int) -> int:
+    """Return how many steps a time has, of which the first see views that are to be made.
+
+    Args:
+        seconds: of training.
+        measured: of :func:`measure`.
+        views: that there are at most.
+    """
+    step, first = measured["step"], measured["first"] * BATCH
+    making = min(views / BATCH, seconds / (step + first))  # steps whose views are all new
+    return max(int(making + (seconds - making * (step + first)) / step), 1)
+
+
+def count_items(files: list[str], settings: Mapping[str, Any]) -> int:
+    """Return how many items a training list has."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / file) for file in files])
+    parser.update(dict(settings))
+    return len(parser.get_parsed_content("train#dataset"))
+
+
+def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, plan: Mapping[str, Any]) -> dict:
+    """Train and score one row.
+
+    Args:
+        key: of the row.
+        recipe: ``files`` and ``settings``, or nothing for the weights as they are.
+        given: options of the command line.
+        plan: with ``seconds`` and ``images``.
+    """
+    with tempfile.TemporaryDirectory(dir=given.work) as folder:
+        places = {"cache_dir": given.cache_dir, "ckpt_dir": f"{folder}/models", "output_dir": f"{folder}/eval"}
+        data = {"dataset_dir": str(Path(given.sets) / key["set"]), "model": key["model"], **places}
+        row: dict[str, Any] = dict(key)
+        weights = {"ckpt_path": "none", "image_size": key["image_size"]}
+        if recipe is not None:
+            files = [TRAIN, *(f"configs/{name}" for name in recipe.get("files", []))]
+            settings = {**data, "image_size": key["image_size"], "seed": key["seed"], **recipe.get("settings", {})}
+            measured = measure(files, settings)
+            views = settings.get("cached_views", 0) * count_items(files, data)
+            steps = plan.get("steps") or steps_in(plan["seconds"], measured, views)
+            bundle(
+                "training",
+                files,
+                {**settings, "train#sampler#num_samples": steps * BATCH, "max_epochs": 1, "early_stop_patience": 99},
+            )
+            adapter = Path(folder) / "models" / "adapter.safetensors"
+            row |= {"trained": int(measured["parameters"]), "file MB": round(adapter.stat().st_size / 1e6, 2)}
+            row |= {"s/step": round(measured["step"], 3), "train MB": round(measured["MB"]), "steps": steps}
+            weights = {"ckpt_path": f"{folder}/models/model_final.pt"}
+        evaluate = [TRAIN, "configs/evaluate.yaml"]
+        first = {"validate#dataset#data": f"$scripts.data.pick_split(@datalist, @split)[:{plan['images']}]"}
+        bundle("evaluating", evaluate, {**data, **weights, **first})
+        found = json.loads((Path(folder) / "eval" / "metrics.json").read_text())
+        row |= {short: round(found[name], 4) for name, short in SCORES.items()}
+        row |= {f"floor {short}": round(found[f"dice_floor/{name}"], 4) for name, short in (("box", "box"),)}
+        if key_also := plan.get("also"):
+            other = {**data, "dataset_dir": str(Path(given.sets) / key_also)}
+            bundle("evaluating", evaluate, {**other, **weights, **first})
+            found = json.loads((Path(folder) / "eval" / "metrics.json").read_text())
+            row |= {f"{key_also}: {short}": round(found[name], 4) for name, short in SCORES.items() if name[0] == "d"}
+        return row
+
+
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Write rows as a table of Markdown."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [columns, ["---"] * len(columns), *([str(row.get(name, "")) for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run all rows that are not there yet, and write the table after each."""
+    parser = argparse.ArgumentParser(prog="python -m tools.results", description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", help="folder of the data sets")
+    parser.add_argument("--plan", default=str(Path(__file__).with_suffix(".yaml")))
+    parser.add_argument("--output", default="docs/results")
+    parser.add_argument("--work", default=None, help="folder for what is trained meanwhile")
+    parser.add_argument("--cache_dir", default=".cache")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    given = parser.parse_args(argv)
+    if given.measure:
+        print(json.dumps(measure_here(*json.loads(given.measure))))
+        return
+    plan = yaml.safe_load(Path(given.plan).read_text())
+    output = Path(given.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_suffix(".csv")
+    rows = list(csv.DictReader(path.open())) if path.is_file() else []
+    done = {tuple(row[name] for name in KEYS) for row in rows}
+    for block in plan["rows"]:
+        lists = (block["models"], block["image_sizes"], block["sets"], block["recipes"], block["seeds"])
+        for values in product(*lists):
+            key = dict(zip(KEYS, values))
+            if tuple(map(str, values)) in done:
+                continue
+            began = time.perf_counter()
+            rows.append(run_row(key, plan["recipes"][key["recipe"]], given, {**plan, **block}))
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+                writer.writeheader()
+                writer.writerows(rows)
+            output.with_suffix(".md").write_text(table_of(rows))
+            print(f"{key}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    main()
