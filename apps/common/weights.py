@@ -94,7 +94,7 @@ class Served:
         backend: by which they answer: see :func:`scripts.export.use_backend`.
     """
 
-    def __init__(self, backend: str = "torch") -> None:
+    def __init__(self, backend: str = "auto") -> None:
         self.backend = backend
         self.turns = Turns()
         self.kept: Kept[Answering] = Kept(MOST_WEIGHTS, lambda one: one.nbytes)

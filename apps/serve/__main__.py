@@ -2,7 +2,6 @@
 """Serve 3D Slicer, napari and ITK-SNAP: python -m apps.serve, which is what make serve does."""
 
 import argparse
-import importlib.util
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ import torch
 from apps.common.errors import RequestError
 from apps.common.weights import Answering, Served, find_weights
 from scripts.errors import InputError
+from scripts.export import AUTO, BACKENDS, choose_backend
 
 try:
     from .app import LOOPBACK, make_app
@@ -32,7 +32,6 @@ Ready, with {weights}, on {device} by {backend}. Stop by Ctrl-C.
   {kept}
 How each works, step by step: docs/annotate.md
 """
-AUTO = "auto"  # OpenVINO, which is faster on a CPU, where it is installed; else torch
 
 logger = logging.getLogger("apps.serve")
 
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("--hosts", default="", help="other names of this server, parted by commas")
     parser.add_argument("--weights", default=None, help="a file of models/; the best there is by default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--backend", default=AUTO, choices=[AUTO, "torch", "openvino", "onnxruntime"])
+    parser.add_argument("--backend", default=AUTO, choices=BACKENDS)
     parser.add_argument("--most-sessions", type=int, default=8, help="clients at a time")
     parser.add_argument("--idle-seconds", type=float, default=600.0, help="after which an unused session ends")
     parser.add_argument(
@@ -128,19 +127,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}, port {port}: {error}; choose another by --port or --itksnap-port"
         ) from error
     return listening
-
-
-def choose_backend(backend: str, device: str) -> str:
-    """Return what answers.
-
-    Args:
-        backend: of the command line.
-        device: such as ``cpu``.
-    """
-    if backend != AUTO:
-        return backend
-    there = all(importlib.util.find_spec(name) for name in ("openvino", "onnx", "onnxscript"))
-    return "openvino" if there and device == "cpu" else "torch"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """A network that is run from its files by ONNX Runtime or OpenVINO, in place of torch."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -17,7 +18,8 @@ from ..networks import EfficientSAM
 from ..networks.promptable import DecodesBest, Promptable
 from .writers import SETTINGS, require_package, sizes_of, write_onnx
 
-BACKENDS = ("torch", "onnxruntime", "openvino")
+AUTO = "auto"  # OpenVINO, which is faster on a CPU, where it is installed; else torch
+BACKENDS = ("torch", "onnxruntime", "openvino", AUTO)
 FORMAT = 2  # of what is kept; another one is written anew
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
@@ -79,20 +81,37 @@ class ExportedNetwork(DecodesBest, nn.Module):
         return torch.from_numpy(logits).to(embeddings.device), torch.from_numpy(iou).to(embeddings.device)
 
 
+def choose_backend(backend: str, device: str | torch.device) -> str:
+    """Return which backend answers: the one that is given, or for ``"auto"`` the fastest that is installed.
+
+    Args:
+        backend: one of :data:`BACKENDS`.
+        device: on which torch would answer.
+
+    Raises:
+        InputError: when there is no such backend.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend != AUTO:
+        return backend
+    there = all(importlib.util.find_spec(name) for name in ("openvino", "onnx", "onnxscript"))
+    return "openvino" if there and torch.device(device).type == "cpu" else "torch"
+
+
 def use_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str | None = None) -> nn.Module:
     """Return a network that answers by another backend; torch's is the network itself.
 
     Args:
         network: with its weights.
-        backend: one of ``"torch"``, ``"onnxruntime"`` and ``"openvino"``.
+        backend: one of :data:`BACKENDS`.
         cache_dir: where its files are kept, written when its weights are first seen.
         folder: files to use instead, such as those of 8 bits.
 
     Raises:
         InputError: when there is no such backend, or what it takes is missing.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+    backend = choose_backend(backend, next(network.parameters()).device)
     if backend == "torch":
         return network
     if folder is not None:

@@ -6,6 +6,7 @@ from .checkpoints import CheckpointFiles
 from .compact import Compact
 from .curves import TrainingCurves
 from .early_stop import EarlyStop
+from .epoch_table import EpochTable
 from .finite import StopOnNonFinite
 from .gradient_clipping import GradientClipping
 from .other_datasets import OtherDatasetScores
@@ -16,9 +17,9 @@ from .report import MetricsReport
 from .resources import CudaTimer, PeakMemory
 from .resuming import RunState
 from .run_lock import RunLock
+from .run_log import RunLog
 from .second_copy import SecondCopy
 from .seeding import SeedEachEpoch
-from .time_left import TimeLeft
 from .time_limit import TimeLimit
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Compact",
     "CudaTimer",
     "EarlyStop",
+    "EpochTable",
     "GradientClipping",
     "MetricsReport",
     "OtherDatasetScores",
@@ -34,11 +36,11 @@ __all__ = [
     "PredictionSaver",
     "RankAllocation",
     "RunLock",
+    "RunLog",
     "RunState",
     "SecondCopy",
     "SeedEachEpoch",
     "StopOnNonFinite",
-    "TimeLeft",
     "TimeLimit",
     "TrainingCurves",
     "ValidationPanels",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of validation: image with prompt, truth and prediction side by side."""
+"""Pictures of validation: image with prompt, truth and prediction side by side, before and after training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +17,8 @@ from ..reports.overlays import overlay, panels, to_uint8
 class ValidationPanels:
     """Draw the first cases of each validation, to TensorBoard and as PNG files.
 
+    What was drawn at epoch 0, before training, stands above what is drawn later.
+
     Args:
         log_dir: of the TensorBoard log.
         output_dir: of the PNG files, which the next validation replaces.
@@ -29,6 +31,7 @@ class ValidationPanels:
         self.output_dir = Path(output_dir)
         self.kinds = list(kinds)
         self.count = count
+        self.before: dict[int, tuple[list[np.ndarray], list[str]]] = {}
         self.writer: SummaryWriter | None = None
         self.drawn = 0
 
@@ -43,7 +46,11 @@ class ValidationPanels:
         for item, result in zip(engine.state.batch, engine.state.output):
             if self.drawn == self.count:
                 return
-            panel = self.draw(item, result)
+            row, titles = self.draw(item, result)
+            if engine.state.epoch == 0:
+                self.before[self.drawn] = row, [f"{title}, before" for title in titles]
+            above, heads = self.before.get(self.drawn, ([], [])) if engine.state.epoch else ([], [])
+            panel = panels(above + row, heads + titles, columns=len(row))
             self.output_dir.mkdir(parents=True, exist_ok=True)
             Image.fromarray(panel).save(self.output_dir / f"validation_{self.drawn}.png")
             if self.writer is None:
@@ -52,8 +59,8 @@ class ValidationPanels:
             self.writer.flush()
             self.drawn += 1
 
-    def draw(self, item: dict, result: dict) -> np.ndarray:
-        """Draw the first object of a case: truth, then each kind of prompt with its prediction.
+    def draw(self, item: dict, result: dict) -> tuple[list[np.ndarray], list[str]]:
+        """Draw the first object of a case: truth, then each kind of prompt with its prediction, and a title for each.
 
         Args:
             item: of the evaluator's batch.
@@ -70,4 +77,4 @@ class ValidationPanels:
                 points, labels = (np.asarray(prompt[key][:1]) for key in ("points", "labels"))
                 pictures.append(overlay(image, prediction, points, labels))
                 titles.append(kind)
-        return panels(pictures, titles)
+        return pictures, titles

@@ -11,7 +11,6 @@ import numpy as np
 import pydicom
 import pydicom.misc
 from pydicom.errors import InvalidDicomError
-from pydicom.sr.codedict import codes
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -22,6 +21,7 @@ from pydicom.uid import (
 
 from ..errors import InputError
 from .axes import upright
+from .pictures import PICTURE_SUFFIXES
 
 HEADER = ("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "ImagePositionPatient", "Rows")
 LABEL_MAPS = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom has no name for it
@@ -46,6 +46,8 @@ def is_dicom(path: Path) -> bool:
         return False
     if path.suffix.lower() == ".dcm":
         return True
+    if path.suffix.lower() in PICTURE_SUFFIXES:  # a folder may have thousands
+        return False
     return pydicom.misc.is_dicom(path)
 
 
@@ -108,6 +110,8 @@ def write_segmentation(path: Path, source: Path, labels: Any, affine: np.ndarray
     Raises:
         InputError: when highdicom is missing, the source is not DICOM or has several frames, or nothing was found.
     """
+    from pydicom.sr.codedict import codes  # a quarter of a second, for files that few write
+
     library = _highdicom("write")
     files = series_files(source) if source.is_dir() else [source] * is_dicom(source)
     if not files:

@@ -48,7 +48,7 @@ def test_datalist_names_every_file_and_keeps_the_last_fifth_for_validation(tmp_p
     folder = make_sample(tmp_path / "new" / "lesions", count=12, size=32)
     datalist = json.loads((folder / "datalist.json").read_text())
     assert folder == (tmp_path / "new" / "lesions").resolve()
-    assert datalist["labels"] == {"0": "background", "255": "lesion"}
+    assert datalist["labels"] == {"0": "background", "255": "lesion with its reddened border"}
     assert [pair["image"] for pair in datalist["validation"]] == ["images/lesion_010.png", "images/lesion_011.png"]
     named = {path for pair in pairs_of(folder) for path in pair}
     assert len(datalist["training"]) == 10

@@ -13,7 +13,7 @@ from PIL import Image
 
 import scripts.export.__main__ as command
 from scripts.errors import InputError
-from scripts.export import ExportedNetwork, backends, use_backend, writers
+from scripts.export import ExportedNetwork, backends, choose_backend, use_backend, writers
 from scripts.export.int8 import quantize_encoder
 from scripts.inferers import PromptedSliceInferer
 from scripts.networks import Settings, build_network
@@ -185,6 +185,22 @@ def test_two_first_exports_at_once_keep_the_files_of_one(write_copies, tmp_path,
     use_backend(network, "onnxruntime", str(tmp_path))
     assert list((tmp_path / "exported").iterdir()) == kept
     assert (kept[0] / "read by another").exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "missing", "chosen"),
+    [
+        ("auto", "cpu", (), "openvino"),
+        ("auto", "cpu", ("openvino",), "torch"),
+        ("auto", "cpu", ("onnxscript",), "torch"),
+        ("auto", "cuda:0", (), "torch"),
+        ("onnxruntime", "cpu", ("openvino",), "onnxruntime"),
+        ("torch", "cpu", (), "torch"),
+    ],
+)
+def test_auto_is_openvino_where_it_is_installed_and_on_a_cpu(monkeypatch, backend, device, missing, chosen):
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None if name in missing else name)
+    assert choose_backend(backend, device) == chosen
 
 
 @pytest.mark.parametrize(

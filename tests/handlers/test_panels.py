@@ -113,3 +113,19 @@ def test_the_prompts_and_the_truth_are_drawn(tmp_path):
 def test_only_the_kinds_that_an_item_was_asked_by_are_drawn(tmp_path, asked):
     widths = 8 + (1 + len(asked)) * (512 + 8)
     assert validate(tmp_path, cases=1, asked=asked)["validation_0.png"].shape[1] == widths
+
+
+def test_what_was_drawn_before_training_stands_above_what_is_drawn_later(tmp_path):
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset([case(0)]), batch_size=1),
+        network=Fixed(nothing()),
+        prepare_batch=PrepareBatchExtraInput({"prompts": "prompts"}),
+        val_handlers=[ValidationPanels(str(tmp_path / "log"), str(tmp_path / "panels"), KINDS)],
+    )
+    shapes = []
+    for epoch in (0, 1, 2):
+        evaluator.run(epoch)
+        shapes.append(np.asarray(Image.open(tmp_path / "panels" / "validation_0.png")).shape)
+    assert shapes[1] == shapes[2] and shapes[1][1] == shapes[0][1]
+    assert shapes[1][0] - 8 == 2 * (shapes[0][0] - 8)
