@@ -152,7 +152,7 @@ def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, p
             bundle(
                 "training",
                 files,
-                {**settings, "train#sampler#num_samples": steps * BATCH, "max_epochs": 1, "early_stop_patience": 99},
+                {**settings, "train#sampler#num_samples": steps * BATCH, "max_epochs": 1, "validate#dataset#data": []},
             )
             adapter = Path(folder) / "models" / "adapter.safetensors"
             row |= {"trained": int(measured["parameters"]), "file MB": round(adapter.stat().st_size / 1e6, 2)}

@@ -111,7 +111,7 @@ def use_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str
     Raises:
         InputError: when there is no such backend, or what it takes is missing.
     """
-    backend = choose_backend(backend, next(network.parameters()).device)
+    backend = choose_backend(backend, next(iter(network.parameters()), torch.empty(0)).device)
     if backend == "torch":
         return network
     if folder is not None:

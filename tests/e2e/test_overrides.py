@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each layout of data and each file of configs/finetune trains, and a kind of fine-tuning trains what it says."""
 
+import re
+
 import pytest
 import torch
 
@@ -15,7 +17,15 @@ PARTS = {  # by the name of the file: what a parameter's name says of being trai
     "decoder": lambda name: name.startswith("mask_decoder.") or CORRECTIONS.search(name),
     "full": lambda name: True,
     "lora": lambda name: ".lora_" in name or name.startswith("mask_decoder.") or CORRECTIONS.search(name),
+    "adalora": lambda name: ".adalora_" in name or name.startswith("mask_decoder.") or CORRECTIONS.search(name),
+    "late": lambda name: LATE.match(name) or name.startswith("mask_decoder.") or CORRECTIONS.search(name),
+    "norms_and_biases": lambda name: (
+        NORM.search(name) or name.endswith(".bias") or CHOICE.match(name) or CORRECTIONS.search(name)
+    ),
 }
+LATE = re.compile(r"image_encoder\.(blocks\.(8|9|10|11)|neck)\.")
+NORM = re.compile(r"norm[1-4_]|neck\.[13]\.|upscaling_layers\.0\.1\.|mask_downscaling\.[14]\.")
+CHOICE = re.compile(r"mask_decoder\.(mask_tokens|iou_token|iou_prediction_head)\.")
 FURTHER = (
     "mask_tokens",
     "iou_token",
@@ -79,3 +89,26 @@ def test_a_kind_of_finetuning_trains_its_parts_and_no_others(dataset, folder, fi
     assert changed <= trained
     unused = trained - changed  # kinds of prompt that no batch held, masks that were never the best
     assert all(name.startswith(UNUSED) for name in unused), sorted(unused)
+
+
+def test_views_that_are_kept_train_as_often_as_views_that_are_made(dataset, folder):
+    """The second run finds all views of the first, and comes to the same weights."""
+    config = [TRAIN, "configs/finetune/late.yaml"]
+    settings = {**SMALL, "max_epochs": 2, "dataset_dir": dataset, "cached_views": 1, "learning_rate": 0.01}
+    models, times = [], []
+    for name in ("first", "second"):
+        where = {**places(folder / name), "cache_dir": folder / "cache"}
+        result = run_warm("training", config, **settings, **where)
+        assert result.code == 0, result.err
+        assert "1 views of each image are seen, and kept after 8 frozen stages" in result.out
+        models.append(torch.load(folder / name / "models" / "model_final.pt", weights_only=True)["model"])
+        times.append({path.name: path.stat().st_mtime_ns for path in (folder / "cache" / "views").glob("*/*.pt")})
+    assert len(times[0]) == 6 and times[0] == times[1]
+    assert all(torch.equal(models[0][key], value) for key, value in models[1].items())
+
+
+def test_views_are_not_kept_where_the_first_block_is_trained(dataset, folder):
+    result = run_warm("training", TRAIN, **SMALL, dataset_dir=dataset, cached_views=2, **places(folder))
+    assert result.code == 1
+    (error,) = result.errors
+    assert error.startswith("error: cached_views keeps what the frozen blocks of the image encoder give")
