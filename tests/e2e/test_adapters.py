@@ -20,7 +20,7 @@ def tuned(dataset, tmp_path_factory):
     torch.save({"model": network_of(TRAIN, "configs/finetune/decoder.yaml").state_dict()}, folder / "base.pth")
     for name, config in (("cells", [TRAIN]), ("lora", [TRAIN, "configs/finetune/lora.yaml"])):
         settings = {**SMALL, "dataset_dir": dataset, "pretrained": folder / "base.pth", "learning_rate": 0.02}
-            settings["validate#dataset#data"] = []  # the last weights are kept, however good they are
+        settings["validate#dataset#data"] = []  # the last weights are kept, however good they are
         result = run_warm("training", config, **settings, **places(folder / name))
         assert result.code == 0, result.err
         (folder / name / "models" / "adapter.safetensors").rename(folder / f"{name}.safetensors")
