@@ -120,7 +120,12 @@ def steps_in(seconds: float, measured: Mapping[str, float], views: int) -> int:
 
 
 def count_items(files: list[str], settings: Mapping[str, Any]) -> int:
-    """Return how many items a training list has."""
+    """Return how many items a training list has.
+
+    Args:
+        files: of configs.
+        settings: of the command line.
+    """
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()

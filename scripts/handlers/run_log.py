@@ -51,7 +51,12 @@ class RunLog:
         self.file = None
 
     def fail(self, engine: Engine, error: Exception) -> None:
-        """Close the file, and leave the error to others."""
+        """Close the file, and leave the error to others.
+
+        Args:
+            engine: that failed.
+            error: what it raised.
+        """
         self.finish(engine)
         raise error
 
