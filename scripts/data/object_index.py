@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from ..errors import InputError
 from ..io.file_state import file_state
@@ -19,9 +19,9 @@ from ..io.grids import on_grid_of
 from ..io.reading import LoadCheckedImaged, label_values, spatial_shape
 from .listing import Label, Pair
 
-logger = logging.getLogger(__name__)
-
 INDEX_VERSION = 6
+MANY = 100  # images whose check is worth a bar, in a terminal
+KEPT_AT_ONCE = 10_000
 # (slice, pixels of each id on it), of slices with objects and of the last one; None is the whole volume
 Slices = list[tuple[int | None, dict[int, float]]]
 
@@ -41,26 +41,32 @@ def find_objects(data: Sequence[Pair], cache_dir: str) -> tuple[list[tuple[Pair,
     # None of a pair that could not be used: a share may be back, a package installed, and its file the same
     known = json.loads(index.read_text()) if index.is_file() else [None] * len(data)
     unknown = [i for i, result in enumerate(known) if result is None]
-    if len(unknown) > 100:
-        logger.info(f"checking {len(unknown)} images and labels")
     results = list(known)
-    if unknown:
-        check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for i, result in zip(unknown, pool.map(check, [data[i] for i in unknown])):
-                results[i] = result
-    usable = [result if isinstance(result, list) else None for result in results]
-    if usable != known:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = index.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(usable))
-        unfinished.replace(index)
+    check = partial(_check_pair, LoadCheckedImaged("image"), LoadCheckedImaged("label", label=True))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with tqdm(total=len(unknown), desc="checking images", disable=None if len(unknown) > MANY else True) as bar:
+            for start in range(0, len(unknown), KEPT_AT_ONCE):  # so that a check that was stopped goes on
+                part = unknown[start : start + KEPT_AT_ONCE]
+                for i, result in zip(part, pool.map(check, [data[i] for i in part])):
+                    results[i] = result
+                    bar.update()
+                _keep(index, results, known)
     found: list[tuple[Pair, Slices]] = [
         (pair, [(k, {int(i): n for i, n in pixels}) for k, pixels in result])
         for pair, result in zip(data, results)
         if isinstance(result, list)
     ]
     return found, [result for result in results if isinstance(result, str)]
+
+
+def _keep(index: Path, results: Sequence, known: Sequence) -> None:
+    """Keep what is known of the pairs that can be used."""
+    usable = [result if isinstance(result, list) else None for result in results]
+    if usable != known:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = index.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps(usable))
+        unfinished.replace(index)
 
 
 def _check_pair(load_image: LoadCheckedImaged, load_label: LoadCheckedImaged, pair: Pair) -> list | str:

@@ -14,7 +14,7 @@ NOTEBOOK = ROOT / "docs" / "example.ipynb"
 def texts(notebook):
     """Give what each cell printed."""
     cells = [cell.get("outputs", []) for cell in notebook.cells]
-    return [text for outs in cells if (text := "".join(out.text for out in outs if out.output_type == "stream"))]
+    return [text for outs in cells if (text := "".join(out.text for out in outs if out.get("name") == "stdout"))]
 
 
 @pytest.mark.slow
