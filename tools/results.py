@@ -2,6 +2,7 @@
 """Train and score what a list names, network by size by recipe by data set, and write one table.
 
     python -m tools.results --sets /data --output docs/results
+    python -m tools.results --sets /data --plan tools/steps.yaml --steps_alone --output eval/steps
 
 Writes results.csv and results.md. Rows that are in results.csv already are left as they are, so that a run that was
 stopped goes on. All recipes train for as long: the time of a step is measured first, when nothing else should run, and
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = "configs/train.yaml"
 MEASURED_IMAGES, BATCH = 24, 4
 KEYS = ("model", "image_size", "set", "recipe", "seed")
+NO_PROMPT = {"dice": "Dice no prompt", "iou": "IoU no prompt", "nsd": "NSD no prompt"}
 SCORES = {f"{metric}/{prompt}": f"{name} {short}" for metric, name in (("dice", "Dice"), ("iou", "IoU"), ("nsd", "NSD"))
           for prompt, short in (("click_1", "1 click"), ("click_5", "5 clicks"), ("box", "box"))}  # fmt: skip
 
@@ -81,7 +83,8 @@ def measure_here(files: list[str], settings: Mapping[str, Any]) -> dict[str, flo
     parser.read_config([str(ROOT / file) for file in files])
     images = f"$@datalist['training'][:{MEASURED_IMAGES}]"
     own = {"max_epochs": 4, "train#dataset#data": images, "validate#dataset#data": [], "train#handlers": []}
-    parser.update({**settings, **own, "train#keeping": ["@ranks", "@final"]})
+    passes = {"train#sampler#num_samples": MEASURED_IMAGES, "train#keeping": ["@ranks", "@final"]}
+    parser.update({**settings, **own, **passes})
     if settings.get("cached_views"):
         parser.update({"cached_views": 1})  # so that the first pass has made them all
     trainer = parser.get_parsed_content("train#trainer")
@@ -147,11 +150,19 @@ def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, p
         places = {"cache_dir": given.cache_dir, "ckpt_dir": f"{folder}/models", "output_dir": f"{folder}/eval"}
         data = {"dataset_dir": str(Path(given.sets) / key["set"]), "model": key["model"], **places}
         row: dict[str, Any] = dict(key)
+        if recipe is not None and recipe.get("unet"):
+            return row | run_unet(data["dataset_dir"], key, given, plan)
         weights = {"ckpt_path": "none", "image_size": key["image_size"]}
         if recipe is not None:
             files = [TRAIN, *(f"configs/{name}" for name in recipe.get("files", []))]
             settings = {**data, "image_size": key["image_size"], "seed": key["seed"], **recipe.get("settings", {})}
             measured = measure(files, settings)
+            if given.steps_alone:
+                return row | {
+                    "trained": int(measured["parameters"]),
+                    "s/step": round(measured["step"], 3),
+                    "MB": round(measured["MB"]),
+                }
             views = settings.get("cached_views", 0) * count_items(files, data)
             steps = plan.get("steps") or steps_in(plan["seconds"], measured, views)
             bundle(
@@ -168,6 +179,7 @@ def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, p
         bundle("evaluating", evaluate, {**data, **weights, **first})
         found = json.loads((Path(folder) / "eval" / "metrics.json").read_text())
         row |= {short: round(found[name], 4) for name, short in SCORES.items()}
+        row["Dice no prompt"] = round(found["dice/whole"], 4)
         row |= {f"floor {short}": round(found[f"dice_floor/{name}"], 4) for name, short in (("box", "box"),)}
         if key_also := plan.get("also"):
             other = {**data, "dataset_dir": str(Path(given.sets) / key_also)}
@@ -175,6 +187,26 @@ def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, p
             found = json.loads((Path(folder) / "eval" / "metrics.json").read_text())
             row |= {f"{key_also}: {short}": round(found[name], 4) for name, short in SCORES.items() if name[0] == "d"}
         return row
+
+
+def run_unet(dataset_dir: str, key: Mapping[str, Any], given: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Train and score the baseline without prompts; see :mod:`tools.unet`.
+
+    Args:
+        dataset_dir: the data set.
+        key: of the row.
+        given: options of the command line.
+        plan: with ``seconds`` and ``images``.
+    """
+    options = {"dataset_dir": dataset_dir, "seed": key["seed"], "image_size": key["image_size"]}
+    options |= {"seconds": plan["seconds"], "images": plan["images"], "cache_dir": given.cache_dir}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    result = subprocess.run([sys.executable, "-m", "tools.unet", *words], cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"error: the U-Net on {dataset_dir}\n{result.stderr[-2000:]}")
+    found = json.loads(result.stdout.splitlines()[-1])
+    scores = {short: round(found[name], 4) for name, short in NO_PROMPT.items()}
+    return {"trained": found["parameters"], "steps": found["steps"], **scores}
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
@@ -192,6 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", default="docs/results")
     parser.add_argument("--work", default=None, help="folder for what is trained meanwhile")
     parser.add_argument("--cache_dir", default=".cache")
+    parser.add_argument("--steps_alone", action="store_true", help="measure the steps of each row, and train nothing")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if given.measure:
@@ -212,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
             began = time.perf_counter()
             rows.append(run_row(key, plan["recipes"][key["recipe"]], given, {**plan, **block}))
             with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+                writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
                 writer.writeheader()
                 writer.writerows(rows)
             output.with_suffix(".md").write_text(table_of(rows))

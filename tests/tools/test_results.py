@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of results: each row is trained and scored once, and a run that was stopped goes on."""
+
+import csv
+
+import pytest
+import yaml
+
+from tests.e2e.datasets import make_cells
+from tools import results
+
+
+@pytest.mark.parametrize(
+    ("measured", "views", "steps"),
+    [
+        ({"step": 0.5, "first": 0.0}, 0, 20),
+        ({"step": 0.5, "first": 0.125}, 40, 10),  # steps that make their views take twice as long
+        ({"step": 0.5, "first": 0.125}, 20, 15),
+        ({"step": 20.0, "first": 0.0}, 0, 1),
+    ],
+)
+def test_steps_fill_the_time(measured, views, steps):
+    assert results.steps_in(10, measured, views) == steps
+
+
+def test_rows_with_other_columns_make_one_table():
+    rows = [{"set": "a", "Dice": 0.5}, {"set": "b", "MB": 7}]
+    assert results.table_of(rows).splitlines() == [
+        "| set | Dice | MB |",
+        "| --- | --- | --- |",
+        "| a | 0.5 |  |",
+        "| b |  | 7 |",
+    ]
+
+
+@pytest.mark.slow
+def test_rows_are_trained_and_scored_once(tmp_path, capsys):
+    make_cells(tmp_path / "cells")
+    recipes = {
+        "base": None,
+        "decoder": {"files": ["finetune/decoder.yaml"]},
+        "U-Net": {"unet": True},
+        "views": {"files": ["finetune/decoder.yaml"], "settings": {"cached_views": 2}},
+    }
+    block = {"models": ["vitt"], "image_sizes": [64], "sets": ["cells"], "recipes": ["base", "decoder"], "seeds": [0]}
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump({"steps": 2, "seconds": 2, "images": 2, "recipes": recipes, "rows": [block]}))
+    given = [
+        "--sets",
+        tmp_path,
+        "--plan",
+        plan,
+        "--output",
+        tmp_path / "out",
+        "--work",
+        tmp_path,
+        "--cache_dir",
+        tmp_path,
+    ]
+    results.main(list(map(str, given)))
+    before = (tmp_path / "out.csv").read_text()
+    assert capsys.readouterr().out.count("'set': 'cells'") == 2
+    plan.write_text(
+        yaml.safe_dump(
+            {
+                "steps": 2,
+                "seconds": 2,
+                "images": 2,
+                "recipes": recipes,
+                "rows": [block, {**block, "recipes": ["U-Net", "views"]}],
+            }
+        )
+    )
+    results.main(list(map(str, given)))
+    assert capsys.readouterr().out.count("'set': 'cells'") == 2  # the rows that are new
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [row["recipe"] for row in rows] == ["base", "decoder", "U-Net", "views"]
+    assert (tmp_path / "out.csv").read_text().startswith(before.splitlines()[0][:40])
+    assert 0 <= float(rows[2]["Dice no prompt"]) <= 1 and int(rows[2]["steps"]) > 0
+    for row in (rows[0], rows[1], rows[3]):
+        assert 0 <= float(row["Dice 1 click"]) <= 1 and 0 <= float(row["NSD box"]) <= 1
+    assert rows[0]["trained"] == "" and int(rows[1]["trained"]) == int(rows[3]["trained"]) > 4_000_000
+    assert (tmp_path / "out.md").read_text().count("\n") == 6
