@@ -4,9 +4,9 @@
     python -m tools.results --sets /data --output docs/results
     python -m tools.results --sets /data --plan tools/steps.yaml --steps_alone --output eval/steps
 
-Writes results.csv and results.md. Rows that are in results.csv already are left as they are, so that a run that was
-stopped goes on. All recipes train for as long: the time of a step is measured first, when nothing else should run, and
-gives the number of steps, whatever runs beside it later. Weights are scored as they are after the last step.
+Writes results.csv, results.md and results.png. Rows that are in results.csv already are left as they are, so that a run
+that was stopped goes on. All recipes train for as long: the time of a step is measured first, when nothing else should
+run, and gives the number of steps, whatever runs beside it later. Weights are scored as they are after the last step.
 """
 
 import argparse
@@ -31,8 +31,9 @@ TRAIN = "configs/train.yaml"
 MEASURED_IMAGES, BATCH = 24, 4
 KEYS = ("model", "image_size", "set", "recipe", "seed")
 NO_PROMPT = {"dice": "Dice no prompt", "iou": "IoU no prompt", "nsd": "NSD no prompt"}
-SCORES = {f"{metric}/{prompt}": f"{name} {short}" for metric, name in (("dice", "Dice"), ("iou", "IoU"), ("nsd", "NSD"))
-          for prompt, short in (("click_1", "1 click"), ("click_5", "5 clicks"), ("box", "box"))}  # fmt: skip
+PROMPTS = {"1 click": "click_1", "5 clicks": "click_5", "box": "box"}
+METRICS = {"Dice": "dice", "IoU": "iou", "NSD": "nsd"}
+SCORES = {f"{m}/{p}": f"{metric} {short}" for metric, m in METRICS.items() for short, p in PROMPTS.items()}
 
 
 def bundle(run_id: str, files: list[str], settings: Mapping[str, Any]) -> None:
@@ -209,11 +210,69 @@ def run_unet(dataset_dir: str, key: Mapping[str, Any], given: Any, plan: Mapping
     return {"trained": found["parameters"], "steps": found["steps"], **scores}
 
 
+def write_page(path: Path, rows: list[dict[str, Any]], about: str) -> None:
+    """Write the page of results: what was done, a plot, and a table for each data set.
+
+    Args:
+        path: of the page; the plot lies beside it.
+        rows: of the table.
+        about: what is said before.
+    """
+    parts = [about.strip(), f"![Dice of each recipe]({path.stem}.png)"]
+    for name in dict.fromkeys(row["set"] for row in rows):
+        parts += [f"## {name}", table_of([row for row in rows if row["set"] == name])]
+    path.write_text("\n\n".join(parts) + "\n")
+    plot(path.with_suffix(".png"), rows)
+
+
 def table_of(rows: list[dict[str, Any]]) -> str:
-    """Write rows as a table of Markdown."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns), *([str(row.get(name, "")) for name in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    """Write rows of one data set as a table of Markdown, the scores of three prompts in one cell.
+
+    Args:
+        rows: with the columns of results.csv.
+    """
+    metrics = ("Dice", "IoU", "NSD")
+    heads = ["network", "size", "recipe", "seed", "trained", "MB of file", "steps", "s a step", "MB of training"]
+    heads += [*(f"{metric}: 1 click, 5, box" for metric in metrics), "Dice, no prompt"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        scores = [" ".join(_short(row.get(f"{metric} {short}")) for short in PROMPTS).strip() for metric in metrics]
+        first = [row.get(name) for name in ("model", "image_size", "recipe", "seed")]
+        cost = [row.get(name) for name in ("trained", "file MB", "steps", "s/step", "train MB")]
+        cells = [*first, *cost, *scores, _short(row.get("Dice no prompt"))]
+        lines.append(["" if cell is None else str(cell) for cell in cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _short(value: Any) -> str:
+    return "" if value in (None, "") else f"{float(value):.3f}".removeprefix("0")
+
+
+def plot(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw the Dice of each recipe on each data set.
+
+    Args:
+        path: of the PNG file.
+        rows: of the table.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sets, recipes = (list(dict.fromkeys(row[name] for row in rows)) for name in ("set", "recipe"))
+    figure = Figure(figsize=(3.2 * len(sets) + 2, 0.32 * len(recipes) + 1.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, sets):
+        for short, marker in zip((*PROMPTS, "no prompt"), "o^sx"):
+            found = [row for row in rows if row["set"] == name and row.get(f"Dice {short}") not in (None, "")]
+            values = [float(row[f"Dice {short}"]) for row in found]
+            axis.plot(values, [row["recipe"] for row in found], marker, label=short, markersize=5)
+        axis.set(title=name, xlabel="Dice")
+        axis.set_yticks(range(len(recipes)), recipes)
+        axis.grid(alpha=0.3)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.savefig(path, metadata={"Software": None})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -248,7 +307,7 @@ def main(argv: list[str] | None = None) -> None:
                 writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
                 writer.writeheader()
                 writer.writerows(rows)
-            output.with_suffix(".md").write_text(table_of(rows))
+            write_page(output.with_suffix(".md"), rows, plan.get("about", "# Results"))
             print(f"{key}: {time.perf_counter() - began:.0f} s", flush=True)
 
 

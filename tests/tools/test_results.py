@@ -23,14 +23,18 @@ def test_steps_fill_the_time(measured, views, steps):
     assert results.steps_in(10, measured, views) == steps
 
 
-def test_rows_with_other_columns_make_one_table():
-    rows = [{"set": "a", "Dice": 0.5}, {"set": "b", "MB": 7}]
-    assert results.table_of(rows).splitlines() == [
-        "| set | Dice | MB |",
-        "| --- | --- | --- |",
-        "| a | 0.5 |  |",
-        "| b |  | 7 |",
+def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
+    key = {"model": "vitt", "image_size": 64, "seed": 0}
+    rows = [
+        {**key, "set": "a", "recipe": "base", "Dice 1 click": 0.5, "Dice 5 clicks": "0.75", "Dice box": 1.0},
+        {**key, "set": "b", "recipe": "U-Net", "trained": 7, "Dice no prompt": 0.25},
     ]
+    results.write_page(tmp_path / "page.md", rows, "# About\n")
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("# About\n\n![Dice of each recipe](page.png)\n\n## a\n\n| network | size | recipe |")
+    assert "| vitt | 64 | base | 0 |  |  |  |  |  | .500 .750 1.000 |  |  |  |" in page
+    assert "| vitt | 64 | U-Net | 0 | 7 |  |  |  |  |  |  |  | .250 |" in page.split("## b")[1]
+    assert (tmp_path / "page.png").stat().st_size > 5000
 
 
 @pytest.mark.slow
@@ -80,4 +84,4 @@ def test_rows_are_trained_and_scored_once(tmp_path, capsys):
     for row in (rows[0], rows[1], rows[3]):
         assert 0 <= float(row["Dice 1 click"]) <= 1 and 0 <= float(row["NSD box"]) <= 1
     assert rows[0]["trained"] == "" and int(rows[1]["trained"]) == int(rows[3]["trained"]) > 4_000_000
-    assert (tmp_path / "out.md").read_text().count("\n") == 6
+    assert (tmp_path / "out.md").read_text().count("| vitt |") == 4
