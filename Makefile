@@ -10,6 +10,8 @@ LABEL_VENV ?= .venv-label
 HOST ?= 127.0.0.1
 PORT ?= 8000
 STUDIES ?=
+# of make results
+SETS ?=
 LABELS ?=
 TOKEN ?=
 HOSTS ?=
@@ -17,7 +19,7 @@ ORIGINS ?=
 # MONAI Label needs Python 3.11; with another one its tests are skipped
 LABEL_TESTS = $(if $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info[:2] == (3, 11)))'),label-setup)
 
-.PHONY: setup train test lint format clean serve napari-setup label label-setup
+.PHONY: setup train test lint format clean results serve napari-setup label label-setup
 
 setup: $(VENV)/installed
 
@@ -35,6 +37,11 @@ train: setup
 	$(if $(ARGS),,$(RUN) monai.bundle run inferring --config_file configs/inference.yaml)
 	@echo "Look at, in $(if $(findstring --output_dir,$(ARGS)),your output_dir,eval): curves.png (training), panels (truth and answers)$(if $(ARGS),,, predictions (overlays))"
 	@echo "The scores are metrics.json there; the model is model.pt, in $(if $(findstring --ckpt_dir,$(ARGS)),your ckpt_dir,models). More: $(VENV)/bin/tensorboard --logdir, of the folder tensorboard there"
+
+# train and score the rows of tools/results.yaml on the sets in a folder, and write docs/results.md: make results SETS=/data
+results: setup
+	@test -n "$(SETS)" || { echo "error: give a folder of data sets: make results SETS=/data" >&2; exit 2; }
+	$(RUN) tools.results --sets "$(SETS)" $(ARGS)
 
 test: setup lint $(LABEL_TESTS)
 	$(RUN) pytest -n $(WORKERS) --dist loadfile

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 def epochs_of(log):
     """Give the epochs that a trainer finished, from its table, whose lines of epochs have a loss."""
-    return [int(number) for number in re.findall(r"^ +(\d+) +\d+\.\d{4}", log, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"^ +(\d+) {1,9}\d+\.\d{4}", log, re.MULTILINE)]
 
 
 def read_log(folder):

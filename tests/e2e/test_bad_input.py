@@ -117,7 +117,7 @@ def test_bad_input_is_one_line(folder, spoil, said):
         (lambda folder: {"trainable": "['encoder']"}, "the network has no part 'encoder' to train"),
         (
             lambda folder: {"adapters": "[{'kind': 'lora2'}]"},
-            "the kind of adapters is one of bottleneck, lora, got 'lora2'",
+            "the kind of adapters is one of bottleneck, lora, adalora, got 'lora2'",
         ),
         (lambda folder: {"max_epoch": 3}, "--max_epoch is not a setting: did you mean --max_epochs?"),
     ],

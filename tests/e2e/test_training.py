@@ -39,6 +39,7 @@ def test_a_run_writes_the_best_the_final_and_the_resumable_checkpoint(trained):
         load_weights(network_of(TRAIN), models / name)
     assert set(load(models / "last.pth")) == {
         *(
+            "ranks",
             "settings",
             "model",
             "optimizer",
