@@ -32,10 +32,10 @@ $(VENV)/installed: requirements.txt
 # fine-tune adapters on the built-in sample, score them, and draw predictions; with ARGS="--dataset_dir /data/mine" or other
 # settings the pictures of your own validation images are those that scoring draws
 train: setup
-	$(RUN) monai.bundle run training --config_file configs/train.yaml --max_epochs 10 $(ARGS)
+	$(RUN) monai.bundle run training --config_file configs/train.yaml --max_epochs 6 $(ARGS)
 	$(RUN) monai.bundle run evaluating --config_file "['configs/train.yaml','configs/evaluate.yaml']" $(ARGS)
 	$(if $(ARGS),,$(RUN) monai.bundle run inferring --config_file configs/inference.yaml)
-	@echo "Look at, in $(if $(findstring --output_dir,$(ARGS)),your output_dir,eval): curves.png (training), panels (truth and answers)$(if $(ARGS),,, predictions (overlays))"
+	@echo "Look at, in $(if $(findstring --output_dir,$(ARGS)),your output_dir,eval): curves.png and before_after (training), panels (truth and answers)$(if $(ARGS),,, predictions (overlays))"
 	@echo "The scores are metrics.json there; the model is model.pt, in $(if $(findstring --ckpt_dir,$(ARGS)),your ckpt_dir,models). More: $(VENV)/bin/tensorboard --logdir, of the folder tensorboard there"
 
 # train and score the rows of tools/results.yaml on the sets in a folder, and write docs/results.md: make results SETS=/data

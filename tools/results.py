@@ -266,7 +266,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
         for short, marker in zip((*PROMPTS, "no prompt"), "o^sx"):
             found = [row for row in rows if row["set"] == name and row.get(f"Dice {short}") not in (None, "")]
             values = [float(row[f"Dice {short}"]) for row in found]
-            axis.plot(values, [row["recipe"] for row in found], marker, label=short, markersize=5)
+            axis.plot(values, [recipes.index(row["recipe"]) for row in found], marker, label=short, markersize=5)
         axis.set(title=name, xlabel="Dice")
         axis.set_yticks(range(len(recipes)), recipes)
         axis.grid(alpha=0.3)

@@ -158,15 +158,15 @@ def _draw_case(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
     """Draw one picture, (H, W, 3) uint8, and its label, (H, W) uint8 of 0 and 255."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = np.meshgrid(axis, axis)
-    radius = rng.triangular(0.08, 0.16, 0.27)
+    radius = rng.triangular(0.08, 0.14, 0.22)
     centre = rng.uniform(0.32, 0.68, 2)
     if rng.random() < 0.12:  # cut by the border of the picture
         centre[rng.integers(2)] = rng.choice([0.4 * radius, 1 - 0.4 * radius])
     dark = _outline(rng, x, y, centre, radius)
-    lesion = dark - radius * rng.uniform(0.45, 0.7) + 0.05 * radius * _noise(rng, size, 8)  # with its reddened border
+    lesion = dark - radius * rng.uniform(0.7, 1.0) + 0.05 * radius * _noise(rng, size, 8)  # with its reddened border
 
     density = _skin(rng, size) + _pigment(rng, dark, rng.triangular(0.4, 0.8, 2.0))
-    redness = rng.uniform(0.22, 0.4) * np.exp(0.15 * _noise(rng, size, 12))
+    redness = rng.uniform(0.18, 0.28) * np.exp(0.15 * _noise(rng, size, 12))
     density += (redness * _sigmoid(-lesion / rng.uniform(0.004, 0.012)))[..., None] * PINK
     if rng.random() < 0.25:
         opposite = 0.5 + rng.uniform(0.34, 0.44) * np.where(centre > 0.5, -1, 1)

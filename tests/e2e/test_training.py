@@ -73,7 +73,7 @@ def test_scalars_and_pictures_go_to_tensorboard_and_figures_and_panels_to_files(
     assert tags["images"] == ["validation/0", "validation/1"]
     report = json.loads((trained[1] / "eval" / "metrics.json").read_text())
     assert report["dice/click_1"] == pytest.approx(log.Scalars("dice/click_1")[-1].value)
-    panels = trained[1] / "eval" / "panels"
+    panels = trained[1] / "eval" / "before_after"
     assert sorted(path.name for path in panels.iterdir()) == ["validation_0.png", "validation_1.png"]
 
 
