@@ -305,6 +305,7 @@ def test_training_gives_soft_masks_of_the_raters_with_prompts_in_the_majority(tm
 
 def test_the_mean_of_the_raters_is_what_the_loss_asks_for_not_their_majority():
     loss = parse("train.yaml", "data/refuge.yaml").get_parsed_content("loss")
+    loss.grid = 1.0  # as the logits here, which a network gives on a quarter of the grid
     target = torch.from_numpy(np.stack([mean_of("disc"), mean_of("cup")]))[None]
 
     def loss_transform(probability):
