@@ -36,7 +36,7 @@ def offered() -> list[str]:
     fine_tunes = sorted((path.name for path in MODELS.glob("*.pt")), key=lambda name: (name != FINE_TUNE, name))
     adapters = sorted(path.name for path in MODELS.glob(f"*{SUFFIX}"))
     bases = [name for name in (PREVIOUS, BASE) if (MODELS / name).is_file()]
-    return [BEST, *fine_tunes, *adapters, *bases, *([NONE] if BASE in bases else [])]
+    return [BEST, *fine_tunes, *adapters, *([NONE] if BASE in bases else []), *bases]
 
 
 class Best:
