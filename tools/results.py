@@ -36,19 +36,46 @@ METRICS = {"Dice": "dice", "IoU": "iou", "NSD": "nsd"}
 SCORES = {f"{m}/{p}": f"{metric} {short}" for metric, m in METRICS.items() for short, p in PROMPTS.items()}
 
 
+def run(module: str, words: list[str], **settings: Any) -> str:
+    """Run a module as a user does, and return what it prints.
+
+    Args:
+        module: of Python.
+        words: that come first.
+        settings: options by name.
+    """
+    words = [*words, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
+    command = [sys.executable, "-m", module, *words]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"error: {' '.join(command)}\n{result.stderr[-2000:]}")
+    return result.stdout
+
+
 def bundle(run_id: str, files: list[str], settings: Mapping[str, Any]) -> None:
-    """Run the bundle as a user does.
+    """Run the bundle.
 
     Args:
         run_id: such as ``training``.
         files: of configs.
         settings: of the command line.
     """
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(files), *words]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if result.returncode:
-        sys.exit(f"error: {' '.join(command)}\n{result.stderr[-2000:]}")
+    run("monai.bundle", ["run", run_id, "--config_file", str(files)], **settings)
+
+
+def parse(files: list[str], settings: Mapping[str, Any]) -> Any:
+    """Read configs.
+
+    Args:
+        files: of configs.
+        settings: that go over them.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / file) for file in files])
+    parser.update(dict(settings))
+    return parser
 
 
 def measure(files: list[str], settings: Mapping[str, Any]) -> dict[str, float]:
@@ -58,11 +85,7 @@ def measure(files: list[str], settings: Mapping[str, Any]) -> dict[str, float]:
         files: of configs.
         settings: of the command line.
     """
-    command = [sys.executable, "-m", "tools.results", "--measure", json.dumps([files, dict(settings)])]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if result.returncode:
-        sys.exit(f"error: {' '.join(command)}\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    return json.loads(run("tools.results", ["--measure", json.dumps([files, dict(settings)])]).splitlines()[-1])
 
 
 def measure_here(files: list[str], settings: Mapping[str, Any]) -> dict[str, float]:
@@ -76,18 +99,14 @@ def measure_here(files: list[str], settings: Mapping[str, Any]) -> dict[str, flo
         ``parameters`` that are trained, seconds a ``step``, seconds that a view takes when it is ``first`` seen, and
         ``MB`` that training adds.
     """
-    from monai.bundle import ConfigParser
     from monai.utils import set_determinism
 
     set_determinism(0)  # each draws as many corrections
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / file) for file in files])
     images = f"$@datalist['training'][:{MEASURED_IMAGES}]"
     own = {"max_epochs": 4, "train#dataset#data": images, "validate#dataset#data": [], "train#handlers": []}
     passes = {"train#sampler#num_samples": MEASURED_IMAGES, "train#keeping": ["@ranks", "@final"]}
-    parser.update({**settings, **own, **passes})
-    if settings.get("cached_views"):
-        parser.update({"cached_views": 1})  # so that the first pass has made them all
+    views = {"cached_views": 1} if settings.get("cached_views") else {}  # so that the first pass has made them all
+    parser = parse(files, {**settings, **own, **passes, **views})
     trainer = parser.get_parsed_content("train#trainer")
     network = parser.get_parsed_content("network")
     process, times, memory = psutil.Process(), [], []
@@ -105,7 +124,7 @@ def measure_here(files: list[str], settings: Mapping[str, Any]) -> dict[str, flo
     return {
         "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "step": step,
-        "first": max(statistics.median(steps[: first - 1]) - step, 0) / BATCH if settings.get("cached_views") else 0.0,
+        "first": max(statistics.median(steps[: first - 1]) - step, 0) / BATCH if views else 0.0,
         "MB": (max(memory) - before) / 2**20,
     }
 
@@ -121,21 +140,6 @@ def steps_in(seconds: float, measured: Mapping[str, float], views: int) -> int:
     step, first = measured["step"], measured["first"] * BATCH
     making = min(views / BATCH, seconds / (step + first))  # steps whose views are all new
     return max(int(making + (seconds - making * (step + first)) / step), 1)
-
-
-def count_items(files: list[str], settings: Mapping[str, Any]) -> int:
-    """Return how many items a training list has.
-
-    Args:
-        files: of configs.
-        settings: of the command line.
-    """
-    from monai.bundle import ConfigParser
-
-    parser = ConfigParser()
-    parser.read_config([str(ROOT / file) for file in files])
-    parser.update(dict(settings))
-    return len(parser.get_parsed_content("train#dataset"))
 
 
 def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, plan: Mapping[str, Any]) -> dict:
@@ -158,13 +162,11 @@ def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, p
             files = [TRAIN, *(f"configs/{name}" for name in recipe.get("files", []))]
             settings = {**data, "image_size": key["image_size"], "seed": key["seed"], **recipe.get("settings", {})}
             measured = measure(files, settings)
+            row |= {"trained": int(measured["parameters"]), "s/step": round(measured["step"], 3)}
+            row["train MB"] = round(measured["MB"])
             if given.steps_alone:
-                return row | {
-                    "trained": int(measured["parameters"]),
-                    "s/step": round(measured["step"], 3),
-                    "MB": round(measured["MB"]),
-                }
-            views = settings.get("cached_views", 0) * count_items(files, data)
+                return row
+            views = settings.get("cached_views", 0) * len(parse(files, data).get_parsed_content("train#dataset"))
             steps = plan.get("steps") or steps_in(plan["seconds"], measured, views)
             bundle(
                 "training",
@@ -172,22 +174,27 @@ def run_row(key: dict[str, Any], recipe: Mapping[str, Any] | None, given: Any, p
                 {**settings, "train#sampler#num_samples": steps * BATCH, "max_epochs": 1, "validate#dataset#data": []},
             )
             adapter = Path(folder) / "models" / "adapter.safetensors"
-            row |= {"trained": int(measured["parameters"]), "file MB": round(adapter.stat().st_size / 1e6, 2)}
-            row |= {"s/step": round(measured["step"], 3), "train MB": round(measured["MB"]), "steps": steps}
+            row |= {"file MB": round(adapter.stat().st_size / 1e6, 2), "steps": steps}
             weights = {"ckpt_path": f"{folder}/models/model_final.pt"}
-        evaluate = [TRAIN, "configs/evaluate.yaml"]
-        first = {"validate#dataset#data": f"$scripts.data.pick_split(@datalist, @split)[:{plan['images']}]"}
-        bundle("evaluating", evaluate, {**data, **weights, **first})
-        found = json.loads((Path(folder) / "eval" / "metrics.json").read_text())
+        found = evaluate({**data, **weights}, plan["images"])
         row |= {short: round(found[name], 4) for name, short in SCORES.items()}
-        row["Dice no prompt"] = round(found["dice/whole"], 4)
-        row |= {f"floor {short}": round(found[f"dice_floor/{name}"], 4) for name, short in (("box", "box"),)}
-        if key_also := plan.get("also"):
-            other = {**data, "dataset_dir": str(Path(given.sets) / key_also)}
-            bundle("evaluating", evaluate, {**other, **weights, **first})
-            found = json.loads((Path(folder) / "eval" / "metrics.json").read_text())
-            row |= {f"{key_also}: {short}": round(found[name], 4) for name, short in SCORES.items() if name[0] == "d"}
+        row["Dice no prompt"], row["floor box"] = (round(found[name], 4) for name in ("dice/whole", "dice_floor/box"))
+        if also := plan.get("also"):
+            found = evaluate({**data, **weights, "dataset_dir": str(Path(given.sets) / also)}, plan["images"])
+            row |= {f"{also}: {short}": round(found[name], 4) for name, short in SCORES.items() if name[0] == "d"}
         return row
+
+
+def evaluate(settings: Mapping[str, Any], images: int) -> dict[str, float]:
+    """Score weights, and return what metrics.json holds.
+
+    Args:
+        settings: of the command line.
+        images: of the validation list, the first ones.
+    """
+    first = {"validate#dataset#data": f"$scripts.data.pick_split(@datalist, @split)[:{images}]"}
+    bundle("evaluating", [TRAIN, "configs/evaluate.yaml"], {**settings, **first})
+    return json.loads((Path(settings["output_dir"]) / "metrics.json").read_text())
 
 
 def run_unet(dataset_dir: str, key: Mapping[str, Any], given: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,11 +208,7 @@ def run_unet(dataset_dir: str, key: Mapping[str, Any], given: Any, plan: Mapping
     """
     options = {"dataset_dir": dataset_dir, "seed": key["seed"], "image_size": key["image_size"]}
     options |= {"seconds": plan["seconds"], "images": plan["images"], "cache_dir": given.cache_dir}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    result = subprocess.run([sys.executable, "-m", "tools.unet", *words], cwd=ROOT, capture_output=True, text=True)
-    if result.returncode:
-        sys.exit(f"error: the U-Net on {dataset_dir}\n{result.stderr[-2000:]}")
-    found = json.loads(result.stdout.splitlines()[-1])
+    found = json.loads(run("tools.unet", [], **options).splitlines()[-1])
     scores = {short: round(found[name], 4) for name, short in NO_PROMPT.items()}
     return {"trained": found["parameters"], "steps": found["steps"], **scores}
 
@@ -231,12 +234,11 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     Args:
         rows: with the columns of results.csv.
     """
-    metrics = ("Dice", "IoU", "NSD")
     heads = ["network", "size", "recipe", "seed", "trained", "MB of file", "steps", "s a step", "MB of training"]
-    heads += [*(f"{metric}: 1 click, 5, box" for metric in metrics), "Dice, no prompt"]
+    heads += [*(f"{metric}: 1 click, 5, box" for metric in METRICS), "Dice, no prompt"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
-        scores = [" ".join(_short(row.get(f"{metric} {short}")) for short in PROMPTS).strip() for metric in metrics]
+        scores = [" ".join(_short(row.get(f"{metric} {short}")) for short in PROMPTS).strip() for metric in METRICS]
         first = [row.get(name) for name in ("model", "image_size", "recipe", "seed")]
         cost = [row.get(name) for name in ("trained", "file MB", "steps", "s/step", "train MB")]
         cells = [*first, *cost, *scores, _short(row.get("Dice no prompt"))]

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 AS_IT_IS: dict[str, Any] = {"resample": False, "print_log": False}  # of what is saved
 MOST_PIXELS = 2048  # of an overlay's longer side
-FAST = 1  # zlib's level for overlays: a quarter of the time of the usual one, for files a little larger
+FAST = 1  # zlib's level for overlays, whose files may be a little larger
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
 

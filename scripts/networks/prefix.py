@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of the image encoder that training leaves as it is, which need not run anew for an image it has seen."""
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .adapters.files import digest
 from .segmenter import Segmenter
 
 
@@ -52,11 +51,9 @@ class FrozenPrefix:
 
     def fingerprint(self) -> str:
         """Return a name that tells the frozen weights and the network's size from all others."""
-        frozen = {name: p for name, p in self.network.image_encoder.named_parameters() if not p.requires_grad}
-        found = hashlib.sha256(f"{type(self.network).__name__} {self.network.image_size} {self.depth}".encode())
-        for name, value in frozen.items():
-            found.update(name.encode() + value.detach().cpu().numpy().tobytes())
-        return found.hexdigest()
+        own = self.network.image_encoder.named_parameters()
+        frozen = digest({name: p.detach().cpu() for name, p in own if not p.requires_grad})
+        return f"{type(self.network).__name__} {self.network.image_size} {self.depth} {frozen}"
 
 
 def _is_trained(parameters: object) -> bool:

@@ -10,7 +10,7 @@ import torch.nn as nn
 
 from ..errors import InputError
 from .adapters.contract import Network, adapter_parameters, free_only
-from .adapters.places import BLOCKS
+from .adapters.places import block_names
 from .image_encoder import LayerNorm2d
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ def find_part(network: nn.Module, part: str) -> list[str]:
     """
     last = LAST_BLOCKS.fullmatch(part)
     if last:
-        names = [name for name, _ in network.named_modules() if name.rpartition(".")[0] == BLOCKS]
-        return [name for block in names[-int(last[1]) :] for name in parameters_of(network, block)]
+        return [name for block in block_names(network)[-int(last[1]) :] for name in parameters_of(network, block)]
     if part == "adapters":
         return adapter_parameters(network)
     if part == "norms":

@@ -14,18 +14,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linear import MSA_LAYERS, AdaptedLinear
 from .places import find_layers
 
-DEFAULTS: dict[str, Any] = {
-    "targets": ["image_encoder.*.qkv", "image_encoder.*.mlp.*"],
-    "rank": 6,
-    "target_rank": 4,
-    "alpha": 1.0,
-    "last_blocks": None,
-}
+DEFAULTS: dict[str, Any] = {"targets": MSA_LAYERS, "rank": 6, "target_rank": 4, "alpha": 1.0, "last_blocks": None}
 
 
-class AdaLoRALinear(nn.Linear):
+class AdaLoRALinear(AdaptedLinear):
     """A linear layer whose weight W becomes W + alpha / rank * B diag(e) A.
 
     Args:
@@ -36,11 +31,8 @@ class AdaLoRALinear(nn.Linear):
     """
 
     def __init__(self, linear: nn.Linear, rank: int, target_rank: int, alpha: float) -> None:
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-        self.enabled = True
+        super().__init__(linear, alpha / rank)
         self.target_rank = min(target_rank, rank)
-        self.scale = alpha / rank
         self.adalora_a = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
         self.adalora_e = nn.Parameter(linear.weight.new_zeros(rank))
         self.adalora_b = nn.Parameter(linear.weight.new_empty(linear.out_features, rank))
@@ -62,12 +54,9 @@ class AdaLoRALinear(nn.Linear):
         """Return whether it adds nothing yet."""
         return not bool(self.adalora_e.any())
 
-    def merge(self) -> nn.Linear:
-        """Return a plain layer that does the same."""
-        merged = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        added = self.scale * (self.adalora_b * self.adalora_e) @ self.adalora_a
-        merged.weight, merged.bias = nn.Parameter((self.weight + added).detach(), requires_grad=False), self.bias
-        return merged
+    def added_weight(self) -> Tensor:
+        """Return what is added to the weight (out_features, in_features)."""
+        return self.scale * (self.adalora_b * self.adalora_e) @ self.adalora_a
 
 
 def adalora_layers(network: nn.Module) -> dict[str, AdaLoRALinear]:

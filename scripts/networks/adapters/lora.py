@@ -14,18 +14,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linear import MSA_LAYERS, AdaptedLinear
 from .places import find_layers
 
-DEFAULTS: dict[str, Any] = {
-    "targets": ["image_encoder.*.qkv", "image_encoder.*.mlp.*"],
-    "rank": 4,
-    "alpha": 1.0,
-    "keys": False,
-    "last_blocks": None,
-}
+DEFAULTS: dict[str, Any] = {"targets": MSA_LAYERS, "rank": 4, "alpha": 1.0, "keys": False, "last_blocks": None}
 
 
-class LoRALinear(nn.Linear):
+class LoRALinear(AdaptedLinear):
     """A linear layer whose weight W becomes W + alpha / rank * B A, by parts of its rows.
 
     Args:
@@ -39,10 +34,7 @@ class LoRALinear(nn.Linear):
     def __init__(
         self, linear: nn.Linear, rank: int, alpha: float, parts: int = 1, adapted: Sequence[int] = (0,)
     ) -> None:
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-        self.enabled = True
-        self.scale = alpha / rank
+        super().__init__(linear, alpha / rank)
         self.parts, self.adapted = parts, list(adapted)
         count = len(self.adapted)
         self.lora_a = nn.Parameter(linear.weight.new_empty(count, rank, linear.in_features))
@@ -70,13 +62,11 @@ class LoRALinear(nn.Linear):
         """Return whether it adds nothing yet."""
         return not bool(self.lora_b.any())
 
-    def merge(self) -> nn.Linear:
-        """Return a plain layer that does the same."""
-        merged = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        weight = self.weight.detach().unflatten(0, (self.parts, -1)).clone()
-        weight[self.adapted] += self.scale * (self.lora_b @ self.lora_a).detach()
-        merged.weight, merged.bias = nn.Parameter(weight.flatten(0, 1), requires_grad=False), self.bias
-        return merged
+    def added_weight(self) -> Tensor:
+        """Return what is added to the weight (out_features, in_features)."""
+        added = torch.zeros_like(self.weight).unflatten(0, (self.parts, -1))
+        added[self.adapted] = self.scale * (self.lora_b @ self.lora_a)
+        return added.flatten(0, 1)
 
 
 def add_lora(

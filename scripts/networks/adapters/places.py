@@ -48,8 +48,12 @@ def early_blocks(network: nn.Module, last_blocks: int | None) -> tuple[str, ...]
     """
     if last_blocks is None:
         return ()
-    names = [name for name, _ in network.named_modules() if name.rpartition(".")[0] == BLOCKS]
-    return tuple(f"{name}." for name in names[: max(len(names) - last_blocks, 0)])
+    return tuple(f"{name}." for name in block_names(network)[:-last_blocks])
+
+
+def block_names(network: nn.Module) -> list[str]:
+    """Name the image encoder's blocks, in their order."""
+    return [name for name, _ in network.named_modules() if name.rpartition(".")[0] == BLOCKS]
 
 
 def find_layers(network: nn.Module, targets: Sequence[str], last_blocks: int | None = None) -> dict[str, nn.Linear]:
