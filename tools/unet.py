@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A U-Net without prompts, as a baseline: trained on the same lists for as long, scored on the same images.
 
-    python -m tools.unet --dataset_dir /data/mine --seconds 75
+    python -m tools.unet --dataset_dir /data/mine --steps 200
 
 It finds all that is labelled on an image, which one prompt for each object does not: beside it stand scores of prompts,
-and of the same without any. Prints its scores as JSON. The time is that of the processor, whatever runs beside it.
+and of the same without any. Prints its scores as JSON.
 """
 
 import argparse
 import json
-import time
+from collections.abc import Callable
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -23,8 +24,14 @@ from torch.nn import functional as F
 
 from scripts.data import ObjectDataset, find_datalist
 from scripts.transforms import LoadCheckedImaged, ObjectMasksd, ToRGBd, UprightSliced
+from tools.step_costs import MEASURED_IMAGES, PASSES, costs_of
 
 BATCH, LEARNING_RATE, TOLERANCE = 8, 1e-3, 2.0
+
+
+def make_network() -> UNet:
+    """Make a U-Net of 1.6 M parameters."""
+    return UNet(2, 3, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2)
 
 
 def make_loader(pairs: list, cache_dir: str, more: list[Transform], batch: int, shuffle: bool) -> DataLoader:
@@ -45,27 +52,26 @@ def make_loader(pairs: list, cache_dir: str, more: list[Transform], batch: int, 
     return DataLoader(dataset, batch_size=batch, shuffle=shuffle, num_workers=0)
 
 
-def train(loader: DataLoader, seconds: float) -> tuple[UNet, int]:
-    """Train for some seconds of the processor, and return the network and its steps.
+def train(loader: DataLoader, steps: int, note: Callable[[], None] = lambda: None) -> UNet:
+    """Train for some steps, and return the network.
 
     Args:
         loader: of training.
-        seconds: of one thread.
+        steps: of the optimiser.
+        note: is called after each.
     """
-    network = UNet(2, 3, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2)
+    network = make_network()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    loss_function, steps, began = DiceCELoss(sigmoid=True), 0, time.process_time()
-    while True:
-        for batch in loader:
-            spent = time.process_time() - began
-            if spent > seconds:
-                return network, steps
-            for group in optimizer.param_groups:  # falls to zero at the end
-                group["lr"] = LEARNING_RATE * (1 - spent / seconds)
-            optimizer.zero_grad()
-            loss_function(network(batch["image"]), batch["label"]).backward()
-            optimizer.step()
-            steps += 1
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    loss_function = DiceCELoss(sigmoid=True)
+    batches = (batch for _ in count() for batch in loader)
+    for batch in islice(batches, steps):
+        optimizer.zero_grad()
+        loss_function(network(batch["image"]), batch["label"]).backward()
+        optimizer.step()
+        schedule.step()
+        note()
+    return network
 
 
 @torch.no_grad()
@@ -88,14 +94,15 @@ def score(network: UNet, loader: DataLoader, size: int) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train, score, and print."""
+    """Train, score, and print; or print what a step costs."""
     parser = argparse.ArgumentParser(prog="python -m tools.unet", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument("--seconds", type=float, default=75)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--images", type=int, default=24, help="of the validation list, the first ones")
     parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache_dir", default=".cache")
+    parser.add_argument("--costs_alone", action="store_true", help="measure steps, and score nothing")
     given = parser.parse_args(argv)
     set_determinism(given.seed)
     datalist = find_datalist(given.dataset_dir, given.cache_dir)
@@ -103,10 +110,17 @@ def main(argv: list[str] | None = None) -> None:
     flips = [RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in (0, 1)]
     resize = Resized(both, [given.image_size] * 2, mode=["bilinear", "nearest-exact"])
     more: list[Transform] = [resize, *flips, RandRotate90d(both, prob=0.5)]
-    network, steps = train(make_loader(datalist["training"], given.cache_dir, more, BATCH, True), given.seconds)
+    pairs = datalist["training"][: MEASURED_IMAGES if given.costs_alone else None]
+    loader = make_loader(pairs, given.cache_dir, more, BATCH, True)
+    if given.costs_alone:
+        found = costs_of(lambda note: train(loader, PASSES * len(loader), note), len(loader))
+        trained = sum(p.numel() for p in make_network().parameters())
+        print(json.dumps(found | {"trained": trained, "threads": torch.get_num_threads(), "views": 0}))
+        return
+    network = train(loader, given.steps)
     held_out = make_loader(datalist["validation"][: given.images], given.cache_dir, [], 1, False)
     found = score(network.eval(), held_out, given.image_size)
-    print(json.dumps({**found, "steps": steps, "parameters": sum(p.numel() for p in network.parameters())}))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

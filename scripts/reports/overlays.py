@@ -83,11 +83,13 @@ def overlay(
     size = (round(width * zoom), round(height * zoom))
     canvas = np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
     ids = np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
-    drawn = ids > 0
-    colours = PALETTE[(ids[drawn] - 1) % len(PALETTE)]
-    canvas[drawn] = np.rint((1 - FILL) * canvas[drawn] + FILL * colours)
     line = max(1, round(min(size) / 200))
-    canvas[drawn] = np.where(_outline(ids, line)[drawn, None], colours, canvas[drawn])
+    for box in ndimage.find_objects((ids > 0).view(np.uint8)):  # of all that is drawn
+        part, on_part = canvas[box], ids[box]
+        drawn = on_part > 0
+        colours = PALETTE[(on_part[drawn] - 1) % len(PALETTE)]
+        filled = np.rint((1 - FILL) * part[drawn] + FILL * colours)
+        part[drawn] = np.where(_outline(on_part, line)[drawn, None], colours, filled)
 
     picture = Image.fromarray(canvas)
     _draw_prompts(picture, (points + 0.5) * zoom - 0.5, point_labels, line)  # middles of pixels, in the enlarged grid

@@ -40,7 +40,7 @@ def test_instances_overlays_and_scores_come_of_a_folder(nuclei, folder):
     result = run_warm("inferring", EVERYTHING, dataset_dir=nuclei / "images", output_dir=out, **WEIGHTS)
     assert result.code == 0, result.err
     assert {path.name for path in out.iterdir()} == {
-        f"{name}_{kind}" for name in "ab" for kind in ("mask.png", "objects.csv", "overlay.png", "prediction.json")
+        f"{name}_{kind}" for name in "ab" for kind in ("mask.png", "objects.csv", "overlay.jpg", "prediction.json")
     }
     instances = np.asarray(Image.open(out / "a_mask.png"))
     assert instances.shape == (HEIGHT, WIDTH)

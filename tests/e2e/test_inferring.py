@@ -57,18 +57,18 @@ def test_one_click_gives_mask_overlay_and_predicted_iou(folder, image):
     assert result.code == 0, result.err
     assert "Traceback" not in result.out + result.err
     assert sorted(path.name for path in out.iterdir()) == [
-        "lesions_mask.png", "lesions_objects.csv", "lesions_overlay.png", "lesions_prediction.json"]  # fmt: skip
+        "lesions_mask.png", "lesions_objects.csv", "lesions_overlay.jpg", "lesions_prediction.json"]  # fmt: skip
     mask = read_mask(out / "lesions_mask.png")
     assert Image.open(out / "lesions_mask.png").mode == "P"  # seen in any viewer
     assert mask.shape == (HEIGHT, WIDTH)
     assert set(np.unique(mask)) == {0, 1}
     assert lies_on(mask == 1, RIGHT)
     report = json.loads((out / "lesions_prediction.json").read_text())
-    assert (report["mask"], report["overlays"]) == ("lesions_mask.png", ["lesions_overlay.png"])
+    assert (report["mask"], report["overlays"]) == ("lesions_mask.png", ["lesions_overlay.jpg"])
     (entry,) = report["objects"]
     assert 0 < entry.pop("predicted_iou") <= 1.2
     assert entry == {"object": 0, "slice": 0, "points": [RIGHT_CLICK[:2]], "labels": [1]}
-    overlay = Image.open(out / "lesions_overlay.png")
+    overlay = Image.open(out / "lesions_overlay.jpg")
     assert overlay.width / overlay.height == WIDTH / HEIGHT
 
 
@@ -163,7 +163,7 @@ def test_a_prompt_on_a_slice_fills_that_slice_alone(folder):
     truth = np.zeros((48, 40), bool)
     truth[10:30, 8:24] = True
     assert lies_on(mask[..., 2] == 1, truth)
-    assert (out / "volume_0_slice002_overlay.png").is_file()
+    assert (out / "volume_0_slice002_overlay.jpg").is_file()
 
 
 @pytest.mark.parametrize(

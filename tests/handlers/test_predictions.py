@@ -31,8 +31,8 @@ def test_the_overlay_shows_what_the_table_lists(tmp_path, layout):
     PredictionSaver(str(tmp_path / "out"), loader=None, to_rgb=ToRGB(), layout=layout).save(image, labels, "a")
     rows = list(csv.DictReader((tmp_path / "out" / "a_objects.csv").open()))
     assert [row["id"] for row in rows] == ["1", "2"]
-    picture = np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")).astype(int)  # (H, W, 3)
+    picture = np.asarray(Image.open(tmp_path / "out" / "a_overlay.jpg")).astype(int)  # (H, W, 3)
     for row, colour in zip(rows, PALETTE.astype(int)):
         expected = 128 + 0.4 * (colour - 128)
         x, y = int(row["x1"]) - 20, int(row["y1"]) - 20
-        np.testing.assert_allclose(picture[y, x], expected, atol=1)
+        np.testing.assert_allclose(picture[y, x], expected, atol=3)  # JPEG

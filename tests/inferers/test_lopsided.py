@@ -216,10 +216,10 @@ def test_prediction_of_a_picture_is_a_png_of_the_shape(tmp_path, kind):
     output = predict(tmp_path, path, points=[[X, Y, 1]])
     mask = np.asarray(Image.open(output / "lesion_mask.png"))
     np.testing.assert_array_equal(mask, SHAPE)
-    assert_overlay_is_upright(output / "lesion_overlay.png")
+    assert_overlay_is_upright(output / "lesion_overlay.jpg")
     report = report_of(output, "lesion")
     assert report["image"] == str(path)
-    assert report["overlays"] == ["lesion_overlay.png"]
+    assert report["overlays"] == ["lesion_overlay.jpg"]
     assert report["objects"] == [
         {"object": 0, "slice": 0, "points": [[X, Y]], "labels": [1], "predicted_iou": PREDICTED_IOU}
     ]
@@ -245,7 +245,7 @@ def test_prediction_of_a_nifti_volume_is_a_nifti_on_its_grid(tmp_path, affine):
     np.testing.assert_allclose(mask.affine, AFFINES[affine], atol=1e-6)
     assert np.asarray(mask.dataobj).dtype == np.uint8
     report = report_of(output, "liver")
-    assert report["overlays"] == [f"liver_slice{K:03d}_overlay.png"]
+    assert report["overlays"] == [f"liver_slice{K:03d}_overlay.jpg"]
     assert_overlay_is_upright(output / report["overlays"][0])
     assert report["objects"][0]["predicted_iou"] == PREDICTED_IOU
 
@@ -255,7 +255,7 @@ def test_prediction_of_a_nifti_picture_is_a_nifti_on_its_grid(tmp_path):
     mask = nibabel.load(output / "liver_mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj).squeeze(), SHAPE.T)
     np.testing.assert_allclose(mask.affine, AFFINES["flipped"], atol=1e-6)
-    assert_overlay_is_upright(output / "liver_overlay.png")
+    assert_overlay_is_upright(output / "liver_overlay.jpg")
 
 
 @pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd"])
@@ -273,7 +273,7 @@ def test_prediction_of_an_itk_volume_lies_where_the_volume_lies(tmp_path, suffix
     np.testing.assert_allclose(
         itk.array_from_matrix(mask.GetDirection()), itk.array_from_matrix(image.GetDirection()), atol=1e-6
     )
-    assert_overlay_is_upright(output / f"liver_slice{K:03d}_overlay.png")
+    assert_overlay_is_upright(output / f"liver_slice{K:03d}_overlay.jpg")
 
 
 def test_prediction_of_a_dicom_series_is_a_nifti_volume(tmp_path):
@@ -283,14 +283,14 @@ def test_prediction_of_a_dicom_series_is_a_nifti_volume(tmp_path):
     output = predict(tmp_path, tmp_path / "list.json")
     mask = nibabel.load(output / "series_mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), volume(label_rows))
-    assert_overlay_is_upright(output / f"series_slice{K:03d}_overlay.png")
+    assert_overlay_is_upright(output / f"series_slice{K:03d}_overlay.jpg")
 
 
 def test_several_objects_are_numbered_in_one_mask(tmp_path):
     output = predict(tmp_path, picture("png")(tmp_path), points=[[[5, 22, 1]], [[X, Y, 1], [0, 0, 0]]])
     mask = np.asarray(Image.open(output / "lesion_mask.png"))
     np.testing.assert_array_equal(mask, OTHER + 2 * SHAPE)
-    assert_overlay_is_upright(output / "lesion_overlay.png", OTHER)
+    assert_overlay_is_upright(output / "lesion_overlay.jpg", OTHER)
     assert [entry["object"] for entry in report_of(output, "lesion")["objects"]] == [0, 1]
 
 
@@ -301,8 +301,8 @@ def test_several_slices_of_one_object_are_segmented_in_one_call(tmp_path):
     expected = volume(label_rows)
     expected[..., 0] = SHAPE[::-1, ::-1].T
     np.testing.assert_array_equal(mask, expected)
-    assert report_of(output, "liver")["overlays"] == ["liver_slice000_overlay.png", "liver_slice002_overlay.png"]
-    assert_overlay_is_upright(output / "liver_slice000_overlay.png", SHAPE[::-1, ::-1])
+    assert report_of(output, "liver")["overlays"] == ["liver_slice000_overlay.jpg", "liver_slice002_overlay.jpg"]
+    assert_overlay_is_upright(output / "liver_slice000_overlay.jpg", SHAPE[::-1, ::-1])
 
 
 def test_box_covers_its_first_and_last_pixel(tmp_path):
@@ -324,15 +324,15 @@ def test_more_objects_than_8_bits_can_number_keep_their_numbers(tmp_path):
 def test_slice_on_which_nothing_is_found_gets_an_empty_mask_and_shows_the_prompt(tmp_path):
     output = predict(tmp_path, nifti("ras")(tmp_path), points=[[X, Y, K, 0]])
     assert not np.asarray(nibabel.load(output / "liver_mask.nii.gz").dataobj).any()
-    assert report_of(output, "liver")["overlays"] == [f"liver_slice{K:03d}_overlay.png"]
-    assert not drawn_mask(output / f"liver_slice{K:03d}_overlay.png").any()
+    assert report_of(output, "liver")["overlays"] == [f"liver_slice{K:03d}_overlay.jpg"]
+    assert not drawn_mask(output / f"liver_slice{K:03d}_overlay.jpg").any()
 
 
 def test_of_several_slices_only_those_with_a_find_get_an_overlay(tmp_path):
     output = predict(tmp_path, nifti("ras")(tmp_path), points=[[X, Y, K, 1], [X, Y, 0, 0]])
     overlays = report_of(output, "liver")["overlays"]
-    assert overlays == [f"liver_slice{K:03d}_overlay.png"]
-    assert [path.name for path in output.glob("*.png")] == overlays
+    assert overlays == [f"liver_slice{K:03d}_overlay.jpg"]
+    assert [path.name for path in output.glob("*.jpg")] == overlays
 
 
 def test_folder_of_different_files_gives_each_its_own_mask(tmp_path):

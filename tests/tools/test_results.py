@@ -7,20 +7,21 @@ import pytest
 import yaml
 
 from tests.e2e.datasets import make_cells
-from tools import results
+from tools import results, results_page, step_costs
 
 
 @pytest.mark.parametrize(
-    ("measured", "views", "steps"),
+    ("step", "first", "views", "steps"),
     [
-        ({"step": 0.5, "first": 0.0}, 0, 20),
-        ({"step": 0.5, "first": 0.125}, 40, 10),  # steps that make their views take twice as long
-        ({"step": 0.5, "first": 0.125}, 20, 15),
-        ({"step": 20.0, "first": 0.0}, 0, 1),
+        (0.5, 0.6, 0, 20),
+        (0.5, 1.0, 40, 10),  # steps that make their views take twice as long
+        ("0.5", "1.0", "20", 15),  # as they are read from a file
+        (0.5, 0.4, 20, 20),
+        (20.0, 20.0, 0, 1),
     ],
 )
-def test_steps_fill_the_time(measured, views, steps):
-    assert results.steps_in(10, measured, views) == steps
+def test_steps_fill_the_time(step, first, views, steps):
+    assert step_costs.steps_in(10, {"step": step, "first": first, "views": views}) == steps
 
 
 def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
@@ -28,12 +29,18 @@ def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
     rows = [
         {**key, "set": "a", "recipe": "base", "Dice 1 click": 0.5, "Dice 5 clicks": "0.75", "Dice box": 1.0},
         {**key, "set": "b", "recipe": "U-Net", "trained": 7, "Dice no prompt": 0.25},
+        {**key, "set": "c", "recipe": "base", "also": "a", "also 1 click": 0.5, "also 5 clicks": 0.5, "also box": 0.5},
     ]
-    results.write_page(tmp_path / "page.md", rows, "# About\n")
+    results_page.write_page(tmp_path / "page.md", rows, "# About\n")
     page = (tmp_path / "page.md").read_text()
     assert page.startswith("# About\n\n![Dice of each recipe](page.png)\n\n## a\n\n| network | size | recipe |")
     assert "| vitt | 64 | base | 0 |  |  |  |  |  | .500 .750 1.000 |  |  |  |" in page
     assert "| vitt | 64 | U-Net | 0 | 7 |  |  |  |  |  |  |  | .250 |" in page.split("## b")[1]
+    assert (
+        "| Dice on a |" in page.split("## c")[1]
+        and "| .500 .500 .500 |" in page
+        and "Dice on" not in page.split("## c")[0]
+    )
     assert (tmp_path / "page.png").stat().st_size > 5000
 
 
@@ -49,34 +56,15 @@ def test_rows_are_trained_and_scored_once(tmp_path, capsys):
     block = {"models": ["vitt"], "image_sizes": [64], "sets": ["cells"], "recipes": ["base", "decoder"], "seeds": [0]}
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump({"steps": 2, "seconds": 2, "images": 2, "recipes": recipes, "rows": [block]}))
-    given = [
-        "--sets",
-        tmp_path,
-        "--plan",
-        plan,
-        "--output",
-        tmp_path / "out",
-        "--work",
-        tmp_path,
-        "--cache_dir",
-        tmp_path,
-    ]
+    given = ["--sets", tmp_path, "--plan", plan, "--output", tmp_path / "out", "--work", tmp_path]
+    given += ["--cache_dir", tmp_path, "--jobs", 2]
     results.main(list(map(str, given)))
     before = (tmp_path / "out.csv").read_text()
-    assert capsys.readouterr().out.count("'set': 'cells'") == 2
-    plan.write_text(
-        yaml.safe_dump(
-            {
-                "steps": 2,
-                "seconds": 2,
-                "images": 2,
-                "recipes": recipes,
-                "rows": [block, {**block, "recipes": ["U-Net", "views"]}],
-            }
-        )
-    )
+    assert capsys.readouterr().out.count("'set': 'cells'") == 3  # two rows, and the cost of one
+    more = {"recipes": recipes, "rows": [block, {**block, "recipes": ["U-Net", "views"], "also": "cells"}]}
+    plan.write_text(yaml.safe_dump({"seconds": 2, "images": 2, **more}))
     results.main(list(map(str, given)))
-    assert capsys.readouterr().out.count("'set': 'cells'") == 2  # the rows that are new
+    assert capsys.readouterr().out.count("'set': 'cells'") == 4  # the rows that are new, and their costs
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [row["recipe"] for row in rows] == ["base", "decoder", "U-Net", "views"]
     assert (tmp_path / "out.csv").read_text().startswith(before.splitlines()[0][:40])
