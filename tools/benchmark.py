@@ -41,6 +41,7 @@ from scripts.networks.registry import MODELS, SHORT_NAMES, full_name
 Call = Callable[[], object]  # what is timed
 
 MATRIX_SIZE, MATRIX_REPEATS = 2048, 9
+COMPILED = "training step, compiled"
 COLUMNS = {  # of the table, and how each is written
     **dict.fromkeys(("backbone", "image size", "work", "batch"), ""),
     **{"ms": ".1f", "MB": ".1f", "GFLOP": ".2f", "GFLOP/s": ".1f", "share of matmul": ".1%"},
@@ -65,7 +66,9 @@ def make_network(row: Row) -> Any:
     return MODELS[full_name(row.backbone)].build(row.image_size, False)
 
 
-def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: bool = False) -> Call:
+def prepare_training_step(
+    row: Row, device: str, rounds: int = 1, checkpointed: bool = False, compiled: bool = False
+) -> Call:
     """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW.
 
     Args:
@@ -73,9 +76,13 @@ def prepare_training_step(row: Row, device: str, rounds: int = 1, checkpointed: 
         device: ``cpu`` or ``cuda``.
         rounds: of corrections.
         checkpointed: whether activations are computed again.
+        compiled: whether encoder and mask decoder are compiled by ``torch.compile``, at the first step.
     """
     network = add_adapters(make_network(row)).to(device).train()
     checkpoint_activations(network, checkpointed)
+    if compiled:
+        network.image_encoder.compile()
+        network.mask_decoder.compile()
     clicks = TrainingSimulator(network, rounds, gradient_rounds=min(rounds, 2))
     clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most
     optimizer = torch.optim.AdamW(trainable_parameters(network), lr=1e-4)
@@ -125,6 +132,7 @@ WORKS: dict[str, Callable[[Row, str], Call]] = {
     "training step": prepare_training_step,
     "training step, 3 rounds": partial(prepare_training_step, rounds=3),
     "training step, checkpointed": partial(prepare_training_step, checkpointed=True),
+    COMPILED: partial(prepare_training_step, compiled=True),
     "encode_image": prepare_encode_image,
     "decode": prepare_decode,
 }
@@ -141,11 +149,12 @@ def measure_row(row: Row) -> dict[str, str | float]:
     torch.set_num_threads(row.threads)
     work = WORKS[row.work](row, row.device)
     before = start_memory(row.device)
-    work()  # warm up, and reach the peak: AdamW makes its state in the first step, and holds it in the second
+    # warm up, and reach the peak: AdamW makes its state in the first step, and holds it in the second
+    first = time_call(work, row.device)
     seconds = statistics.median(time_call(work, row.device) for _ in range(row.repeats))
     megabytes = (peak_memory(row.device) - before) / 1e6
     gflop = count_flop(row) / 1e9
-    figures = {"ms": 1e3 * seconds, "MB": megabytes, "GFLOP": gflop, "GFLOP/s": gflop / seconds}
+    figures = {"ms": 1e3 * seconds, "MB": megabytes, "GFLOP": gflop, "GFLOP/s": gflop / seconds, "first s": first}
     return {"backbone": row.backbone, "image size": row.image_size, "work": row.work, "batch": row.batch, **figures}
 
 
@@ -190,8 +199,9 @@ def _resident_bytes(name: str) -> int:
 def count_flop(row: Row) -> int:
     """Count a call's arithmetic; attention as two products, whatever kernel runs it."""
     device = "cpu" if row.work.startswith("training") else "meta"  # a simulated user needs data, the rest does not
+    name = "training step" if row.work == COMPILED else row.work  # of compiled code nothing can be counted
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        WORKS[row.work](row, device)()
+        WORKS[name](row, device)()
     return counter.get_total_flops()
 
 
@@ -221,7 +231,7 @@ def run_row(row: Row) -> dict[str, str | float]:
         except RuntimeError as error:  # a killed process is one too
             why = f"no {what} ({str(error).splitlines()[0]})"
             raise InputError(f"{why}: give smaller --image-sizes or --batch-size") from error
-    print(f"{what}: {result['ms']:.1f} ms", file=sys.stderr)
+    print(f"{what}: {result['ms']:.1f} ms; the first call took {result['first s']:.1f} s", file=sys.stderr)
     return result
 
 
@@ -243,6 +253,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--backbones", nargs="+", choices=[*SHORT_NAMES, *MODELS], default=list(SHORT_NAMES))
     parser.add_argument("--image-sizes", nargs="+", type=int, default=[256, 512])
+    parser.add_argument("--works", nargs="+", choices=list(WORKS), default=[name for name in WORKS if name != COMPILED])
     parser.add_argument("--batch-size", type=int, default=2, help="of the training step; the other two take one image")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls after one to warm up; the median counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -276,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
         common = {"repeats": args.repeats, "threads": args.threads, "device": args.device}
         rows = [
             Row(backbone, size, work, args.batch_size if work.startswith("training") else 1, **common)
-            for backbone, size, work in product(args.backbones, args.image_sizes, WORKS)
+            for backbone, size, work in product(args.backbones, args.image_sizes, args.works)
         ]
         before = measure_matmul(args.threads, args.device)
         results = [run_row(row) for row in rows]

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .adapters import KIND, adapter_group, add_adapters, load_adapter, read_adapter_settings
+from .adapters import adapter_group, add_adapters, load_adapter
 from .added_parts import added_parts
 from .checkpoint_file import Checkpoint, read_checkpoint
+from .checkpoint_settings import NONE, asked_for, choose_settings, known_settings, merged
 from .efficient_sam import EfficientSAM
 from .registry import DEFAULT, MODELS, PADDED, STRETCHED, full_name, recognise
-from .settings import NOTED, OF_DATA, OF_USE, TYPES, Settings, upgrade_settings
+from .settings import NOTED, Settings
 
 logger = logging.getLogger(__name__)
 
-NONE = "none"  # asks for nothing, where nothing asks for the usual
 BASES = Path(__file__).parents[2] / "models"  # of the bundle, where bases lie
 
 
@@ -126,14 +126,14 @@ def load_to_train(path: str | Path, **asked: Any) -> EfficientSAM:
     Raises:
         InputError: when the file cannot be loaded, or cannot be what is asked for.
     """
-    given = _asked(asked)
+    given = asked_for(asked)
     if str(path) == NONE:
         logger.warning("no pretrained weights: the network starts from random numbers")
-        return build_network(Settings(**_merged({"geometry": STRETCHED}, given)))
+        return build_network(Settings(**merged({"geometry": STRETCHED}, given)))
     checkpoint = read_checkpoint(Path(path))
     held = known_settings(checkpoint, path, given.get("model"))
     given.setdefault("geometry", STRETCHED)  # as training's transforms bring images to the square
-    settings = Settings(**_merged(held, given))
+    settings = Settings(**merged(held, given))
     before, usual = Settings(**held), Settings()
     if settings.geometry != before.geometry:
         logger.info(f"geometry is {settings.geometry} from now on, as of all training: {path} has {before.geometry}")
@@ -171,101 +171,6 @@ def _given(path: str | Path) -> Path:
     return Path(path)
 
 
-def known_settings(checkpoint: Checkpoint, path: str | Path, model: str | None = None) -> dict[str, Any]:
-    """Return what a checkpoint says of its network.
-
-    Files without settings (upstream's, Medical-SAM-Adapter's, older ones of this bundle) tell their network and their
-    adapters by their tensors, and no more.
-
-    Args:
-        checkpoint: of a file.
-        path: of it, for errors, and by whose name networks of the same tensors are told apart.
-        model: that is asked for, which does so too.
-
-    Returns:
-        Settings by name, those that are known.
-
-    Raises:
-        InputError: when they are not of this version, or of another type.
-    """
-    known = checkpoint.settings
-    if known is None:
-        known = {"adapters": read_adapter_settings(checkpoint.state)}
-        model = recognise(checkpoint.state, Path(path).name, model)
-        if model is not None:
-            known["model"] = model
-        if checkpoint.image_size is not None:
-            known["image_size"] = checkpoint.image_size
-    if not isinstance(known, Mapping) or not all(isinstance(name, str) for name in known):
-        raise InputError(f"{path} holds settings that are not by name: give a checkpoint of this bundle")
-    try:
-        known = upgrade_settings(known)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    unknown = [name for name in known if name not in TYPES]
-    if unknown:
-        raise InputError(f"{path} holds settings that this version has not ({', '.join(unknown)!r:.80}): upgrade it")
-    try:
-        Settings(**known)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return dict(known)
-
-
-def choose_settings(checkpoint: Checkpoint, path: str | Path, asked: Mapping[str, Any]) -> Settings:
-    """Choose the settings of a network that answers: the file's, and what is asked for where the file says nothing.
-
-    Args:
-        checkpoint: of a file.
-        path: of it, for errors.
-        asked: settings that a user asks for; nothing takes the file's.
-
-    Raises:
-        InputError: when the file is of a network with other settings than those asked for.
-    """
-    given = _asked(asked)
-    known = known_settings(checkpoint, path, given.get("model"))
-    file, chosen = Settings(**known), Settings(**_merged(known, given))
-    for name in given.keys() & known.keys():
-        held, value = getattr(file, name), getattr(chosen, name)
-        if value == held or name in OF_USE:
-            continue
-        if name not in OF_DATA:
-            raise InputError(
-                f"{path} is of a network with {name} {held}, but {name} {value} is asked for: leave the option out, or "
-                "give other weights"
-            )
-        if held is not None:
-            logger.warning(f"{path} was trained with {name} {held}, and is used with {value}")
-    return chosen
-
-
-def _asked(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Take what is asked for: nothing is left out, and ``"none"`` is nothing."""
-    given = {name: None if value == NONE else value for name, value in asked.items() if value is not None}
-    return {name: full_name(value) if name == "model" else value for name, value in given.items()}
-
-
-def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put given settings over known ones, and of those that have parts, such as adapters, the given parts."""
-    merged = dict(known)
-    for name, value in given.items():
-        if name == "adapters" and isinstance(value, (list, tuple)):
-            kinds = {each.get("kind", KIND): each for each in known.get(name) or ()}
-            value = [
-                _over(kinds.get(each.get("kind", KIND)), each) if isinstance(each, Mapping) else each for each in value
-            ]
-        elif name == "crop" and isinstance(value, Mapping):
-            value = _over(known.get(name), value)
-        merged[name] = value
-    return merged
-
-
-def _over(known: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the given parts over known ones."""
-    return {**(known or {}), **{name: part for name, part in given.items() if part is not None}}
-
-
 def load_weights(network: EfficientSAM, path: str | Path) -> EfficientSAM:
     """Load a checkpoint strictly, and log what was loaded.
 
@@ -299,6 +204,10 @@ def load_checkpoint(
     if checkpoint.is_adapter:
         base = base or find_base(checkpoint, path)
         below = read_checkpoint(base)
+        if below.is_adapter:
+            raise InputError(
+                f"{path} names {base} as its base, which is an adapter too: give whole weights as ckpt_path"
+            )
         check_same_model(network.state_dict(), path, below.state, base)
         logger.info(f"{path} is put on {base}")
         load_checkpoint(network, below, base)

@@ -179,6 +179,17 @@ def test_an_adapter_is_put_on_the_base_that_is_given(files, tmp_path):
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
+def test_an_adapter_is_no_base(files, tmp_path):
+    """One that named itself was read again and again."""
+    base = json.loads(header(files / "lora.safetensors")["base"])
+    path = changed(files, tmp_path, base=json.dumps({**base, "name": "changed.safetensors"}))
+    message = r"names .*\.safetensors as its base, which is an adapter too: give whole weights as ckpt_path"
+    with pytest.raises(InputError, match=message):
+        load(path.rename(tmp_path / "changed.safetensors"))
+    with pytest.raises(InputError, match=message):
+        load(files / "adapter.safetensors", files / "lora.safetensors")
+
+
 def test_none_is_the_base_without_an_adapter(files):
     found = load(files / "base.pth", "none", image_size=64)
     assert found.settings.adapters is None
