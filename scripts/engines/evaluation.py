@@ -10,7 +10,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..inferers.session import PromptSession
-from ..losses.mask_loss import mask_iou
 from ..networks.promptable import Promptable
 from ..prompts.class_layout import ClassLayout
 from ..prompts.corrections import correction_click
@@ -116,7 +115,7 @@ class EvaluationSimulator(nn.Module):
             predicted = (logits > 0).cpu().numpy()
             flips.append([flipped(*prompt, mask, points) for prompt, mask, points in zip(prompts, predicted, before)])
             before = [len(labels) for _, labels in prompts]
-            trace.append(mask_iou(logits, wanted.float()))
+            trace.append(torch.tensor([bool_iou(*pair) for pair in zip(predicted, truth)]))
             if count in names:
                 result["masks"][names[count]], result["iou"][names[count]] = logits[None], iou[None]
             if count < max(names):
@@ -139,6 +138,17 @@ def add_click(
     if click is None:
         return prompt
     return Prompt(*(np.concatenate(parts) for parts in zip(prompt, click)))
+
+
+def bool_iou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Return the IoU of two masks, 1 where both are empty.
+
+    Args:
+        predicted: (H, W) bool.
+        truth: (H, W) bool.
+    """
+    union = np.count_nonzero(predicted | truth)
+    return np.count_nonzero(predicted & truth) / union if union else 1.0
 
 
 def flipped(xy: np.ndarray, labels: np.ndarray, mask: np.ndarray, before: int) -> int:

@@ -11,7 +11,9 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from ..prompts.case_id import read_case
-from ..reports.overlays import overlay, panels, to_uint8
+from ..reports.overlays import drawn_step, overlay, panels, to_uint8
+
+MOST_PIXELS = 1024  # of a picture's longer side
 
 
 class ValidationPanels:
@@ -66,15 +68,16 @@ class ValidationPanels:
             item: of the evaluator's batch.
             result: its output.
         """
-        image = to_uint8(result["image"].detach().cpu())
-        truth = np.asarray(result["label"][0].cpu()) > 0.5
+        step = drawn_step(result["image"].shape[1:], MOST_PIXELS)
+        image = to_uint8(result["image"][:, ::step, ::step].detach().cpu())
+        truth = np.asarray(result["label"][0, ::step, ::step].cpu()) > 0.5
         case = read_case(item["case"])
         pictures, titles = [overlay(image, truth)], [f"truth: {case['image']}"]
         for kind in self.kinds:
             if kind in item["prompts"]:
-                prediction = np.asarray(result["pred"]["masks"][kind][0].cpu()) > 0
+                prediction = np.asarray(result["pred"]["masks"][kind][0, ::step, ::step].cpu()) > 0
                 prompt = item["prompts"][kind]
                 points, labels = (np.asarray(prompt[key][:1]) for key in ("points", "labels"))
-                pictures.append(overlay(image, prediction, points, labels))
+                pictures.append(overlay(image, prediction, points / step, labels))
                 titles.append(kind)
         return pictures, titles

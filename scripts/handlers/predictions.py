@@ -27,7 +27,7 @@ from ..io.object_table import list_objects, write_objects
 from ..io.pictures import PICTURE_SUFFIXES
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import Entry, Prompt, pad_prompts, read_entries
-from ..reports.overlays import PALETTE, overlay, to_uint8
+from ..reports.overlays import PALETTE, drawn_step, overlay, to_uint8
 from ..reports.views import views_of
 from ..transforms.merge_logits import PROBABILITY_KEY
 
@@ -227,7 +227,7 @@ class PredictionSaver:
         saved = []
         for k in slices:
             picture, on_slice = image[..., k] if is_volume else image, upright_ids(labels, k)
-            step = -(-max(picture.shape[1:]) // MOST_PIXELS)  # a large picture is drawn smaller
+            step = drawn_step(picture.shape[1:], MOST_PIXELS)
             picture, on_slice = picture[:, ::step, ::step], on_slice[::step, ::step]
             if len(slices) > 1 and not on_slice.any():
                 continue

@@ -41,6 +41,9 @@ class ObjectMetric(IgniteMetricHandler):
 class SelectPromptKind:
     """Pick one kind of prompt from the output of an evaluator that runs :class:`scripts.engines.EvaluationSimulator`.
 
+    Binary masks are cut to where either is, and a pixel around: overlaps and surfaces are the same there, and a large
+    picture costs no more than its objects.
+
     Args:
         kind: of prompt, such as ``"click_1"``.
         probability: give the sigmoid of the logits, and the label as it is, instead of both as binary masks.
@@ -51,12 +54,27 @@ class SelectPromptKind:
         self.probability = probability
 
     def __call__(self, output: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
-        """Turn a decollated batch into lists of (1, H, W) predictions and labels, one for each object."""
+        """Turn a decollated batch into lists of (1, h, w) predictions and labels, one for each object."""
         predictions: list[Tensor] = []
         labels: list[Tensor] = []
         for item in output:
             logits = item["pred"]["masks"].get(self.kind)
-            if logits is not None:  # (Q, H, W)
-                predictions += (logits.sigmoid() if self.probability else (logits > 0).float()).unsqueeze(1)
-                labels += (item["label"].float() if self.probability else (item["label"] > 0.5).float()).unsqueeze(1)
+            if logits is None:
+                continue
+            for one, label in zip(logits, item["label"]):  # (H, W)
+                if self.probability:
+                    pair = one.sigmoid(), label.float()
+                else:
+                    pair = one > 0, label > 0.5
+                    window = _window(pair[0] | pair[1])
+                    pair = pair[0][window].float(), pair[1][window].float()
+                predictions.append(pair[0].unsqueeze(0))
+                labels.append(pair[1].unsqueeze(0))
         return predictions, labels
+
+
+def _window(mask: Tensor) -> tuple[slice, ...]:
+    """Return what a mask (H, W) or (X, Y, Z) is on along each axis, and one more on each side."""
+    axes = range(mask.ndim)
+    found = [mask.any(tuple(other for other in axes if other != axis)).nonzero().flatten().tolist() for axis in axes]
+    return tuple(slice(max(on[0] - 1, 0), on[-1] + 2) if on else slice(0, 1) for on in found)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from ..prompts.form import BACKGROUND, BOTTOM_RIGHT, FOREGROUND, PADDING, SHARED, TOP_LEFT
 
-__all__ = ["overlay", "panels", "to_uint8"]
+__all__ = ["drawn_step", "overlay", "panels", "to_uint8"]
 
 # After Okabe and Ito, told apart by colour-blind readers. Blue comes first because neither skin nor grey tissue has it,
 # and is purer than theirs because their sky blue over brown turns grey; yellow is left out because boxes are yellow.
@@ -44,6 +44,16 @@ def to_uint8(image: ArrayLike) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"image must hold floats in 0..1, got {array.dtype}.")
     return np.rint(255 * np.clip(array, 0, 1)).astype(np.uint8).transpose(1, 2, 0)  # (3, H, W) -> (H, W, 3)
+
+
+def drawn_step(size: Sequence[int], most: int) -> int:
+    """Return the step in pixels at which an image is drawn, so that its longer side has at most so many.
+
+    Args:
+        size: (H, W) of the image.
+        most: pixels of the longer side.
+    """
+    return -(-max(size) // most)
 
 
 def overlay(

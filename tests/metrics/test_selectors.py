@@ -11,6 +11,7 @@ from monai.engines import SupervisedEvaluator
 from monai.metrics import DiceMetric, MeanIoU
 
 from scripts.metrics import ObjectMetric, SelectPromptKind, ThresholdAverage
+from scripts.metrics.factory import OF_KIND
 
 SIZE = 8
 
@@ -49,9 +50,26 @@ def outputs(cases=CASES):
 def test_objects_of_one_kind_of_prompt_come_in_order(kind):
     predictions, labels = SelectPromptKind(kind)(outputs())
     asked = [c for c in CASES if kind in c["image"]]
-    assert all(mask.shape == (1, SIZE, SIZE) for mask in predictions + labels)
-    assert torch.equal(torch.cat(predictions), (torch.cat([c["image"][kind] for c in asked]) > 0).float())
-    assert torch.equal(torch.cat(labels), torch.cat([c["label"] for c in asked]).float())
+    assert all(mask.ndim == 3 and len(mask) == 1 for mask in predictions + labels)
+    for found, whole in ((predictions, [c["image"][kind] > 0 for c in asked]), (labels, [c["label"] for c in asked])):
+        assert [int(mask.sum()) for mask in found] == [int(mask.sum()) for mask in torch.cat(whole)]
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (20, 16, 12)])
+@pytest.mark.parametrize("metric", ["dice", "iou", "nsd"])
+def test_masks_are_scored_where_they_are_as_on_the_whole_grid(metric, shape):
+    score = OF_KIND[metric][0]()
+    coarse = torch.randn(6, *(n // 4 for n in shape), generator=torch.Generator().manual_seed(3))
+    masks = torch.nn.functional.interpolate(coarse[:, None], shape)[:, 0] - 1.2
+    masks[:, :6] = -1  # and others touch the edges of the picture
+    masks[4:] = -1  # two empty ones
+    predicted, label = masks[[0, 1, 2, 4]], (masks[[1, 2, 3, 5]] > 0).byte()
+    assert (predicted > 0).any(-1)[:3].any() and all(label[:3].flatten(1).any(1))
+    pairs = SelectPromptKind("box")([{"pred": {"masks": {"box": predicted}}, "label": label}])
+    assert all(mask.shape[1] < shape[0] for mask in pairs[0])
+    found = torch.cat([score(one[None], other[None]) for one, other in zip(*pairs)])
+    expected = score((predicted > 0).float()[:, None], label.float()[:, None])
+    torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_probabilities_and_soft_labels_stay_as_they_are():

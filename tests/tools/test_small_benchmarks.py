@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks of a folder, of a long list and of a large picture print what they measure."""
+
+import re
+
+import pytest
+
+from tools import benchmark_folder, benchmark_index, benchmark_validation
+
+
+def test_a_folder(tmp_path, capsys):
+    benchmark_folder.main(["--count", "3", "--backends", "torch", "--threads", "1", "--cache_dir", str(tmp_path)])
+    row = capsys.readouterr().out.splitlines()[-1]
+    found = re.fullmatch(r"\| torch \| ([\d.]+) \| ([\d.]+) \| (\d+)% \| \d+ \| \d+ \|", row)
+    rate, encoder, share = map(float, found.groups())
+    assert 0 < rate < encoder and share == pytest.approx(100 * rate / encoder, abs=2)
+
+
+def test_a_long_list(capsys):
+    benchmark_index.main(["--pairs", "6"])
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    found = [re.fullmatch(r"6 pairs, (.+): [\d.]+ s, first batch [\d.]+ s, \d+ MB more", line) for line in lines]
+    assert [each[1] for each in found] == ["first time", "seen again"]
+
+
+def test_a_large_picture(capsys):
+    benchmark_validation.main(["--width", "160", "--height", "120"])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert float(re.match(r"([\d.]+) s; dice/click_1 ", line)[1]) > 0
+    assert 0 < float(re.search(r"dice/box ([\d.]+)", line)[1]) <= 1
