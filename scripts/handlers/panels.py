@@ -11,19 +11,19 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from ..prompts.case_id import read_case
-from ..reports.overlays import drawn_step, overlay, panels, to_uint8
+from ..reports.overlays import CRISP, drawn_step, overlay, panels, to_uint8
 
 MOST_PIXELS = 1024  # of a picture's longer side
 
 
 class ValidationPanels:
-    """Draw the first cases of each validation, to TensorBoard and as PNG files.
+    """Draw the first cases of each validation, to TensorBoard and as JPEG files.
 
     What was drawn at epoch 0, before training, stands above what is drawn later.
 
     Args:
         log_dir: of the TensorBoard log.
-        output_dir: of the PNG files, which the next validation replaces.
+        output_dir: of the JPEG files, which the next validation replaces.
         kinds: the kinds of prompt of validation, in order.
         count: number of cases to draw.
     """
@@ -54,7 +54,7 @@ class ValidationPanels:
             above, heads = self.before.get(self.drawn, ([], [])) if engine.state.epoch else ([], [])
             panel = panels(above + row, heads + titles, columns=len(row))
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(panel).save(self.output_dir / f"validation_{self.drawn}.png")
+            Image.fromarray(panel).save(self.output_dir / f"validation_{self.drawn}.jpg", **CRISP)
             if self.writer is None:
                 self.writer = SummaryWriter(self.log_dir)
             self.writer.add_image(f"validation/{self.drawn}", panel, engine.state.epoch, dataformats="HWC")

@@ -27,7 +27,7 @@ from ..io.object_table import list_objects, write_objects
 from ..io.pictures import PICTURE_SUFFIXES
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import Entry, Prompt, pad_prompts, read_entries
-from ..reports.overlays import PALETTE, drawn_step, overlay, to_uint8
+from ..reports.overlays import CRISP, PALETTE, drawn_step, overlay, to_uint8
 from ..reports.views import views_of
 from ..transforms.merge_logits import PROBABILITY_KEY
 
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 AS_IT_IS: dict[str, Any] = {"resample": False, "print_log": False}  # of what is saved
 MOST_PIXELS = 2048  # of an overlay's longer side
-CRISP: dict[str, Any] = {"quality": 92, "subsampling": 0}  # JPEG of an overlay: a twentieth of the time of PNG
 VOLUME_SUFFIXES = {".nrrd": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
 
 

@@ -30,7 +30,7 @@ def test_a_run_of_two_processes_is_followed_once_with_its_settings_and_pictures(
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train_loss")] == [1, 2]
     assert [m.step for m in client.get_metric_history(run.info.run_id, "dice/click_1")] == [0, 1, 2]
     assert run.data.params["image_size"] == str(SMALL["image_size"])
-    assert {"curves.png", "dice_by_clicks.png", "metrics.json", "validation_0.png"} <= artifacts
+    assert {"curves.png", "dice_by_clicks.png", "metrics.json", "validation_0.jpg"} <= artifacts
 
 
 def test_monais_own_settings_follow_it_too(folder, dataset):

@@ -74,7 +74,7 @@ def test_scalars_and_pictures_go_to_tensorboard_and_figures_and_panels_to_files(
     report = json.loads((trained[1] / "eval" / "metrics.json").read_text())
     assert report["dice/click_1"] == pytest.approx(log.Scalars("dice/click_1")[-1].value)
     panels = trained[1] / "eval" / "before_after"
-    assert sorted(path.name for path in panels.iterdir()) == ["validation_0.png", "validation_1.png"]
+    assert sorted(path.name for path in panels.iterdir()) == ["validation_0.jpg", "validation_1.jpg"]
 
 
 def test_the_log_says_which_weights_were_loaded_and_how_many_parameters_are_trained(trained):

@@ -75,7 +75,7 @@ def columns(picture, count):
 
 @pytest.mark.parametrize(("cases", "count", "drawn"), [(3, 4, 3), (3, 2, 2), (1, 1, 1)])
 def test_the_first_cases_are_drawn_as_files(tmp_path, cases, count, drawn):
-    assert list(validate(tmp_path, cases, count)) == [f"validation_{i}.png" for i in range(drawn)]
+    assert list(validate(tmp_path, cases, count)) == [f"validation_{i}.jpg" for i in range(drawn)]
 
 
 def test_each_validation_is_drawn_to_tensorboard_under_its_epoch(tmp_path):
@@ -84,7 +84,7 @@ def test_each_validation_is_drawn_to_tensorboard_under_its_epoch(tmp_path):
     assert log.Tags()["images"] == ["validation/0", "validation/1"]
     for tag in log.Tags()["images"]:
         assert [event.step for event in log.Images(tag)] == [1, 2]
-    height, width = files["validation_0.png"].shape[:2]
+    height, width = files["validation_0.jpg"].shape[:2]
     assert (log.Images("validation/0")[0].height, log.Images("validation/0")[0].width) == (height, width)
 
 
@@ -94,7 +94,7 @@ def test_each_kind_of_prompt_shows_its_own_prediction_of_the_first_object(tmp_pa
     masks[changed][0, 20:30, 20:30] = 1
     masks["box"][1] = 1  # the second object, which is not drawn
     before, after = (
-        columns(validate(tmp_path / name, cases=1, masks=m)["validation_0.png"], 1 + len(KINDS))
+        columns(validate(tmp_path / name, cases=1, masks=m)["validation_0.jpg"], 1 + len(KINDS))
         for name, m in (("before", nothing()), ("after", masks))
     )
     differs = [not np.array_equal(a, b) for a, b in zip(before, after)]
@@ -103,7 +103,7 @@ def test_each_kind_of_prompt_shows_its_own_prediction_of_the_first_object(tmp_pa
 
 def test_the_prompts_and_the_truth_are_drawn(tmp_path):
     """With nothing predicted, the three pictures still differ: a mask, a click, a box."""
-    truth, click, box = columns(validate(tmp_path, cases=1)["validation_0.png"], 3)
+    truth, click, box = columns(validate(tmp_path, cases=1)["validation_0.jpg"], 3)
     drawn = [picture[-512:] for picture in (truth, click, box)]  # without the titles
     assert not np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[1], drawn[2])
@@ -112,7 +112,7 @@ def test_the_prompts_and_the_truth_are_drawn(tmp_path):
 @pytest.mark.parametrize("asked", [("click_1",), ("click_1", "box"), ("whole",)])
 def test_only_the_kinds_that_an_item_was_asked_by_are_drawn(tmp_path, asked):
     widths = 8 + (1 + len(asked)) * (512 + 8)
-    assert validate(tmp_path, cases=1, asked=asked)["validation_0.png"].shape[1] == widths
+    assert validate(tmp_path, cases=1, asked=asked)["validation_0.jpg"].shape[1] == widths
 
 
 def test_what_was_drawn_before_training_stands_above_what_is_drawn_later(tmp_path):
@@ -126,6 +126,6 @@ def test_what_was_drawn_before_training_stands_above_what_is_drawn_later(tmp_pat
     shapes = []
     for epoch in (0, 1, 2):
         evaluator.run(epoch)
-        shapes.append(np.asarray(Image.open(tmp_path / "panels" / "validation_0.png")).shape)
+        shapes.append(np.asarray(Image.open(tmp_path / "panels" / "validation_0.jpg")).shape)
     assert shapes[1] == shapes[2] and shapes[1][1] == shapes[0][1]
     assert shapes[1][0] - 8 == 2 * (shapes[0][0] - 8)
