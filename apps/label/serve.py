@@ -9,9 +9,12 @@ import socket
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lib.listing import is_image, left_out
+
+from apps.common.listening import listen_at
 
 BUNDLE = Path(__file__).resolve().parents[2]
 EVERYONE = ("0.0.0.0", "::")
@@ -71,17 +74,12 @@ def take_port(host: str, port: int) -> socket.socket:
     Raises:
         SystemExit: with a sentence, when another program has it.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen()
+        return listen_at(host, port)
     except OSError as error:
         raise SystemExit(
             f"error: port {port} of {host} is not to be had ({error.strerror}): give another, PORT=8010"
         ) from error
-    return listening
 
 
 def serve(options: argparse.Namespace, token: str, listening: socket.socket) -> None:

@@ -11,6 +11,7 @@ import warnings
 import torch
 
 from apps.common.errors import RequestError
+from apps.common.listening import listen_at
 from apps.common.weights import Answering, Served, find_weights
 from scripts.errors import InputError
 from scripts.export import AUTO, BACKENDS, choose_backend
@@ -117,16 +118,12 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: when it is taken, or there is no such address.
     """
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen()  # who comes before the weights are there waits
+        return listen_at(host, port)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"cannot listen on {host}, port {port}: {error}; choose another by --port or --itksnap-port"
         ) from error
-    return listening
 
 
 if __name__ == "__main__":

@@ -135,11 +135,11 @@ class Annotation:
             prompted = {k for each in self.state.interactions for k in each.slices(self.state.axis)}
             for k in sorted(prompted - set(self.state.answers)):
                 self.state.answers[k] = self.answer(volume, k)
-            new, complete = self.spread(volume, end) if spreads else (self.without_spreading(), True)
+            new, complete = self.spread(volume, end) if spreads else (None, True)
         self.state.pending = not complete
         last = self.changes.pop() if self.changes and self.changes[-1].place is None else None
-        place = self.draw(new, self.mask, last.state if last else self.state.copy())
-        return True, place
+        before = last.state if last else self.state.copy()
+        return True, self.draw_answers(before) if new is None else self.draw(new, self.mask, before)
 
     def draw(self, new: np.ndarray, before: np.ndarray, state: State) -> Box | None:
         """Take a new mask, and keep how it was before.
@@ -207,13 +207,34 @@ class Annotation:
             mask = mask | drawn if each.include else mask & ~drawn
         return mask
 
-    def without_spreading(self) -> np.ndarray:
-        """Return the mask with the prompted slices as they are answered, and the others as they are."""
-        new = self.mask.copy()
-        labels = self.slices_of(new)
-        for k, mask in self.state.answers.items():
-            upright(labels[..., k])[:] = mask
-        return new
+    def draw_answers(self, state: State) -> Box | None:
+        """Take the prompted slices as they are answered, and leave the others, which cost nothing then.
+
+        Args:
+            state: before.
+
+        Returns:
+            Where the mask has changed.
+        """
+        answers, axis = self.state.answers, self.state.axis
+        if not answers:
+            self.remember(Change(state, None, None))
+            return None
+        first = min(answers)
+        part = self.mask.swapaxes(0, axis)[first : max(answers) + 1].swapaxes(0, axis)
+        before = part.copy()
+        labels = self.slices_of(part)
+        for k, mask in answers.items():
+            upright(labels[..., k - first])[:] = mask
+        found = difference(part, before)
+        if found is None:
+            self.remember(Change(state, None, None))
+            return None
+        place = tuple(
+            (start + first, end + first) if each == axis else (start, end) for each, (start, end) in enumerate(found)
+        )
+        self.remember(Change(state, place, before[as_slices(found)].copy()))
+        return place
 
     def spread(self, volume: MetaTensor, end: float) -> tuple[np.ndarray, bool]:
         """Follow the object from the slices that are answered or were given.

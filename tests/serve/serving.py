@@ -2,7 +2,6 @@
 """A server of its own thread, volumes with a tilted organ, and a network that is quick to tell it."""
 
 import contextlib
-import socket
 import threading
 import time
 
@@ -10,6 +9,7 @@ import httpx
 import numpy as np
 import uvicorn
 
+from apps.common.listening import listen_at
 from apps.common.weights import Answering
 from apps.serve.app import make_app
 from scripts.inferers import SpreadInferer
@@ -53,8 +53,7 @@ class Server:
     def __init__(self, answering=None, **settings):
         kept = fake_answering() if answering is None else None
         app = make_app(answering or (lambda: kept), **settings)
-        self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket = listen_at("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
