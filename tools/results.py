@@ -24,12 +24,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from tools.results_page import METRICS, PROMPTS, write_page
+from tools.results_page import CURVES, METRICS, PROMPTS, write_page
 from tools.step_costs import BATCH, ROOT, steps_in
 
 TRAIN = "configs/train.yaml"
+CURVE_PASSES = 8
 COSTS = ("model", "image_size", "set", "recipe")
 KEYS = (*COSTS, "seed")
 NO_PROMPT = {"dice": "Dice no prompt", "iou": "IoU no prompt", "nsd": "NSD no prompt"}
@@ -58,7 +60,7 @@ class Row:
     Args:
         key: its model, image_size, set, recipe and seed.
         recipe: ``files`` and ``settings``, or ``unet``; nothing for weights as they are.
-        plan: ``seconds``, or ``steps``, ``images`` and ``also``.
+        plan: ``seconds``, or ``steps``, ``images``, ``also`` and ``curve``.
         given: options of the command line.
     """
 
@@ -66,6 +68,7 @@ class Row:
         self, key: dict[str, Any], recipe: Mapping[str, Any] | None, plan: Mapping[str, Any], given: argparse.Namespace
     ) -> None:
         self.key, self.recipe, self.plan, self.given = key, recipe, plan, given
+        self.curve: dict[str, dict[int, float]] | None = None
         self.is_unet = bool(self.recipe and self.recipe.get("unet"))
         self.files = [TRAIN, *(f"configs/{name}" for name in (self.recipe or {}).get("files", []))]
         self.data = {"dataset_dir": str(Path(given.sets) / key["set"]), "cache_dir": given.cache_dir}
@@ -107,12 +110,7 @@ class Row:
             settings = self._settings(folder)
             weights = {"ckpt_path": "none", "image_size": self.key["image_size"]}
             if costs is not None:
-                once: dict[str, Any] = {
-                    "train#sampler#num_samples": steps * BATCH,
-                    "max_epochs": 1,
-                    "validate#dataset#data": [],
-                }
-                bundle("training", self.files, {**settings, **once})
+                row["steps"] = self.train(settings, steps)
                 row["file MB"] = round((Path(folder) / "models" / "adapter.safetensors").stat().st_size / 1e6, 2)
                 weights = {"ckpt_path": f"{folder}/models/model_final.pt"}
             scored = {name: settings[name] for name in (*self.data, "model", "ckpt_dir", "output_dir")} | weights
@@ -124,6 +122,28 @@ class Row:
                 row["also"] = also
                 row |= {f"also {name}": round(found[f"dice/{key}"], 4) for name, key in PROMPTS.items()}
         return row
+
+    def train(self, settings: Mapping[str, Any], steps: int) -> int:
+        """Train, and keep the curve of loss and Dice where the plan wants it: scores of its first validation images.
+
+        Args:
+            settings: of the command line.
+            steps: of the optimiser.
+
+        Returns:
+            The steps that were taken: where a curve is kept, as many in each pass.
+        """
+        images = self.plan.get("curve", 0)
+        passes = min(CURVE_PASSES, steps) if images else 1
+        per_pass = steps // passes
+        once = {"train#sampler#num_samples": per_pass * BATCH, "max_epochs": passes, "early_stop_patience": passes + 1}
+        scored = {"validate#dataset#data": f"$@datalist['validation'][:{images}]" if images else []}
+        bundle("training", self.files, {**settings, **once, **scored})
+        if images:
+            kept = torch.load(f"{settings['ckpt_dir']}/last.pth", weights_only=True)["curves"]
+            values = {"loss": kept["losses"], **{name: kept["scores"][name] for name in CURVES if name != "loss"}}
+            self.curve = {name: {n * per_pass: value for n, value in found.items()} for name, found in values.items()}
+        return passes * per_pass
 
     def _settings(self, folder: str) -> dict[str, Any]:
         own = {name: self.key[name] for name in ("model", "image_size", "seed")}
@@ -217,8 +237,9 @@ def main(argv: list[str] | None = None) -> None:
     if given.costs_alone:
         return
 
-    path = output.with_suffix(".csv")
+    path, drawn = output.with_suffix(".csv"), output.with_name(f"{output.name}_curves.json")
     done = read_table(path, KEYS)
+    curves = json.loads(drawn.read_text()) if drawn.is_file() else {}
     with ThreadPoolExecutor(given.jobs) as pool:
         began = time.perf_counter()
         left = [row for row in planned if row.name() not in done]
@@ -233,7 +254,10 @@ def main(argv: list[str] | None = None) -> None:
             order = {other.name(): place for place, other in enumerate(planned)}
             rows = [done[name] for name in sorted(done, key=lambda name: order.get(name, -1))]
             write_table(path, rows)
-            write_page(output.with_suffix(".md"), rows, plan.get("about", "# Results"))
+            if row.curve:
+                curves.setdefault(row.key["set"], {})[f"{row.key['recipe']}, seed {row.key['seed']}"] = row.curve
+                drawn.write_text(json.dumps(curves, indent=1) + "\n")
+            write_page(output.with_suffix(".md"), rows, plan.get("about", "# Results"), curves)
             print(f"{row.key}: after {time.perf_counter() - began:.0f} s", flush=True)
 
 

@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of results: what was done, a plot, and a table for each data set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 PROMPTS = {"1 click": "click_1", "5 clicks": "click_5", "box": "box"}
 METRICS = {"Dice": "dice", "IoU": "iou", "NSD": "nsd"}
+CURVES = {"loss": "loss", "dice/click_1": "Dice, 1 click", "dice/box": "Dice, box"}
+Curves = Mapping[str, Mapping[str, Mapping[str, Mapping[Any, float]]]]  # set, recipe, what of CURVES, step
 
 
-def write_page(path: Path, rows: list[dict[str, Any]], about: str) -> None:
-    """Write the page of results: what was done, a plot, and a table for each data set.
+def write_page(path: Path, rows: list[dict[str, Any]], about: str, curves: Curves) -> None:
+    """Write the page of results: what was done, plots, and a table for each data set.
 
     Args:
-        path: of the page; the plot lies beside it.
+        path: of the page; the plots lie beside it.
         rows: of the table.
         about: what is said before.
+        curves: of trainings.
     """
     parts = [about.strip(), f"![Dice of each recipe]({path.stem}.png)"]
+    if curves:
+        plot_curves(path.with_name(f"{path.stem}_curves.png"), curves)
+        parts.append(f"![Loss and Dice while training]({path.stem}_curves.png)")
     for name in dict.fromkeys(row["set"] for row in rows):
         parts += [f"## {name}", table_of([row for row in rows if row["set"] == name])]
     path.write_text("\n\n".join(parts) + "\n")
@@ -46,6 +53,29 @@ def table_of(rows: list[dict[str, Any]]) -> str:
 
 def _short(value: Any) -> str:
     return "" if value in (None, "") else f"{float(value):.3f}".removeprefix("0")
+
+
+def plot_curves(path: Path, curves: Curves) -> None:
+    """Draw loss and Dice of each training by its steps, a row of plots for each data set.
+
+    Args:
+        path: of the PNG file.
+        curves: of trainings.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.6 * len(curves) + 0.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(curves), len(CURVES), squeeze=False)
+    for axes, (name, trainings) in zip(grid, curves.items()):
+        for axis, (key, title) in zip(axes, CURVES.items()):
+            for label, curve in trainings.items():
+                axis.plot([int(step) for step in curve[key]], list(curve[key].values()), marker=".", label=label)
+            axis.set(title=f"{name}: {title}", xlabel="steps")
+            axis.grid(alpha=0.3)
+        axes[0].legend(fontsize="small")
+    figure.savefig(path, metadata={"Software": None})
 
 
 def plot(path: Path, rows: list[dict[str, Any]]) -> None:

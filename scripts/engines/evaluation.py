@@ -115,12 +115,13 @@ class EvaluationSimulator(nn.Module):
             predicted = (logits > 0).cpu().numpy()
             flips.append([flipped(*prompt, mask, points) for prompt, mask, points in zip(prompts, predicted, before)])
             before = [len(labels) for _, labels in prompts]
-            trace.append(torch.tensor([bool_iou(*pair) for pair in zip(predicted, truth)]))
+            trace.append([bool_iou(*pair) for pair in zip(predicted, truth)])
             if count in names:
                 result["masks"][names[count]], result["iou"][names[count]] = logits[None], iou[None]
             if count < max(names):
                 prompts = [add_click(*each) for each in zip(prompts, predicted, truth, draws)]
-        return torch.stack(trace, dim=1)[None], torch.tensor(flips).T[None]
+        device = wanted.device  # where several processes gather them
+        return torch.tensor(trace, device=device).T[None], torch.tensor(flips, device=device).T[None]
 
 
 def add_click(

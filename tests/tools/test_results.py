@@ -2,6 +2,7 @@
 """The table of results: each row is trained and scored once, and a run that was stopped goes on."""
 
 import csv
+import json
 
 import pytest
 import yaml
@@ -31,9 +32,14 @@ def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
         {**key, "set": "b", "recipe": "U-Net", "trained": 7, "Dice no prompt": 0.25},
         {**key, "set": "c", "recipe": "base", "also": "a", "also 1 click": 0.5, "also 5 clicks": 0.5, "also box": 0.5},
     ]
-    results_page.write_page(tmp_path / "page.md", rows, "# About\n")
+    curve = {"loss": {1: 2.0}, "dice/click_1": {0: 0.5, 1: 0.6}, "dice/box": {0: 0.5}}
+    results_page.write_page(tmp_path / "page.md", rows, "# About\n", {"a": {"adapters": curve}})
     page = (tmp_path / "page.md").read_text()
-    assert page.startswith("# About\n\n![Dice of each recipe](page.png)\n\n## a\n\n| network | size | recipe |")
+    assert page.startswith(
+        "# About\n\n![Dice of each recipe](page.png)\n\n![Loss and Dice while training](page_curves.png)"
+    )
+    assert "\n\n## a\n\n| network | size | recipe |" in page
+    assert (tmp_path / "page_curves.png").stat().st_size > 5000
     assert "| vitt | 64 | base | 0 |  |  |  |  |  | .500 .750 1.000 |  |  |  |" in page
     assert "| vitt | 64 | U-Net | 0 | 7 |  |  |  |  |  |  |  | .250 |" in page.split("## b")[1]
     assert (
@@ -50,11 +56,15 @@ def test_rows_are_trained_and_scored_once(tmp_path, capsys):
     recipes = {"base": None, "U-Net": {"unet": True}, "decoder": {"files": ["finetune/decoder.yaml"]}}
     block = {"models": ["vitt"], "image_sizes": [64], "sets": ["cells"], "recipes": ["decoder"], "seeds": [0]}
     plan = tmp_path / "plan.yaml"
-    plan.write_text(yaml.safe_dump({"steps": 2, "images": 2, "also": "cells", "recipes": recipes, "rows": [block]}))
+    plan.write_text(
+        yaml.safe_dump({"steps": 2, "images": 2, "also": "cells", "curve": 2, "recipes": recipes, "rows": [block]})
+    )
     given = ["--sets", tmp_path, "--plan", plan, "--output", tmp_path / "out", "--work", tmp_path]
     given += ["--cache_dir", tmp_path, "--jobs", 2]
     results.main(list(map(str, given)))
     before = (tmp_path / "out.csv").read_text()
+    curve = json.loads((tmp_path / "out_curves.json").read_text())["cells"]["decoder, seed 0"]
+    assert set(curve["loss"]) == {"1", "2"} and set(curve["dice/box"]) == {"0", "1", "2"}
     assert capsys.readouterr().out.count("'recipe': 'decoder'") == 2  # its cost, and its row
     more = {"recipes": recipes, "rows": [{**block, "recipes": ["base", "U-Net", "decoder"]}]}
     plan.write_text(yaml.safe_dump({"seconds": 0.5, "images": 2, **more}))
