@@ -43,7 +43,7 @@ def test_the_report_has_a_row_for_each_object_and_the_means_of_the_rows(evaluate
     assert 1 <= report["noc/85"] <= report["noc/90"] <= 10
     assert 0 <= report["failures/85"] <= report["failures/90"] <= 1
     assert report["memory_resident_gib"] > 0
-    assert len(list((evaluated[0][1] / "panels").glob("*.png"))) == 4
+    assert len(list((evaluated[0][1] / "panels").glob("*.jpg"))) == 4
     assert (evaluated[0][1] / "dice_by_clicks.png").is_file()
 
 
