@@ -152,9 +152,27 @@ class Annotation:
         Returns:
             Where they differ.
         """
-        place = difference(new, before)
         self.mask = new
+        return self.keep(new, before, state)
+
+    def keep(self, new: np.ndarray, before: np.ndarray, state: State, first: int = 0) -> Box | None:
+        """Keep what has changed of the mask, so that it can be taken back.
+
+        Args:
+            new: (A, B, D) uint8, the mask or some of its slices.
+            before: likewise.
+            state: before.
+            first: the first of these slices.
+
+        Returns:
+            Where the mask has changed.
+        """
+        place = difference(new, before)
         kept = None if place is None else before[as_slices(place)].copy()
+        if place is not None:
+            axis = self.state.axis
+            low, high = place[axis]
+            place = (*place[:axis], (first + low, first + high), *place[axis + 1 :])
         self.remember(Change(state, place, kept))
         return place
 
@@ -216,25 +234,15 @@ class Annotation:
         Returns:
             Where the mask has changed.
         """
-        answers, axis = self.state.answers, self.state.axis
-        if not answers:
-            self.remember(Change(state, None, None))
-            return None
-        first = min(answers)
-        part = self.mask.swapaxes(0, axis)[first : max(answers) + 1].swapaxes(0, axis)
-        before = part.copy()
-        labels = self.slices_of(part)
+        answers = self.state.answers
+        first, end = (min(answers), max(answers) + 1) if answers else (0, 0)
+        span = [slice(None)] * 3
+        span[self.state.axis] = slice(first, end)
+        part = self.mask[tuple(span)]
+        before, labels = part.copy(), self.slices_of(part)
         for k, mask in answers.items():
             upright(labels[..., k - first])[:] = mask
-        found = difference(part, before)
-        if found is None:
-            self.remember(Change(state, None, None))
-            return None
-        place = tuple(
-            (start + first, end + first) if each == axis else (start, end) for each, (start, end) in enumerate(found)
-        )
-        self.remember(Change(state, place, before[as_slices(found)].copy()))
-        return place
+        return self.keep(part, before, state, first)
 
     def spread(self, volume: MetaTensor, end: float) -> tuple[np.ndarray, bool]:
         """Follow the object from the slices that are answered or were given.
