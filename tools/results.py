@@ -99,7 +99,7 @@ class Row:
         row: dict[str, Any] = dict(self.key)
         if costs is not None:
             row |= {name: costs[name] for name in ("trained", "s/step", "train MB")}
-            steps = self.plan.get("steps") or steps_in(self.plan["seconds"], {**costs, "step": costs["s/step"]})
+            steps = self.plan.get("steps") or steps_in(self.plan["seconds"], costs)
             row["steps"] = steps
             if self.is_unet:
                 own = {name: self.key[name] for name in ("seed", "image_size")}
@@ -224,16 +224,9 @@ def main(argv: list[str] | None = None) -> None:
     costs = read_table(path, COSTS)
     for row in planned:
         if row.recipe is not None and row.name(COSTS) not in costs:
-            found = row.measure()
-            rounded = {
-                "s/step": round(found["step"], 4),
-                "train MB": round(found["MB"]),
-                "first": round(found["first"], 4),
-            }
-            own = {name: row.key[name] for name in COSTS}
-            costs[row.name(COSTS)] = own | rounded | {name: found[name] for name in ("trained", "views", "threads")}
+            costs[row.name(COSTS)] = found = {name: row.key[name] for name in COSTS} | row.measure()
             write_table(path, list(costs.values()))
-            print(f"{own}: {rounded['s/step']} s a step", flush=True)
+            print(found, flush=True)
     if given.costs_alone:
         return
 

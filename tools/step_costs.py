@@ -45,7 +45,8 @@ def costs_of(run: Callable[[Callable[[], None]], Any], per_pass: int) -> dict[st
         per_pass: steps of a pass.
 
     Returns:
-        Seconds a ``step``, seconds that a step takes when its images are ``first`` seen, and ``MB`` that training adds.
+        Seconds a step (``s/step``), those of one whose images are ``first`` seen, and what training adds
+        to memory (``train MB``).
     """
     process, times, memory = psutil.Process(), [], []
     before = process.memory_info().rss
@@ -57,9 +58,9 @@ def costs_of(run: Callable[[Callable[[], None]], Any], per_pass: int) -> dict[st
     run(note)
     steps = [b - a for a, b in pairwise(times)]
     return {
-        "step": statistics.mean(steps[per_pass - 1 :]),
-        "first": statistics.mean(steps[: per_pass - 1] or steps),
-        "MB": (max(memory) - before) / 2**20,
+        "s/step": round(statistics.mean(steps[per_pass - 1 :]), 4),
+        "train MB": round((max(memory) - before) / 2**20),
+        "first": round(statistics.mean(steps[: per_pass - 1] or steps), 4),
     }
 
 
@@ -101,7 +102,7 @@ def steps_in(seconds: float, costs: Mapping[str, Any]) -> int:
         seconds: of training.
         costs: of :func:`measure`.
     """
-    step, first = float(costs["step"]), max(float(costs["first"]), float(costs["step"]))
+    step, first = float(costs["s/step"]), max(float(costs["first"]), float(costs["s/step"]))
     making = min(int(costs["views"]) / BATCH, seconds / first)  # steps whose views are all new
     return max(int(making + (seconds - making * first) / step), 1)
 

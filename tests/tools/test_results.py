@@ -22,7 +22,7 @@ from tools import results, results_page, step_costs
     ],
 )
 def test_steps_fill_the_time(step, first, views, steps):
-    assert step_costs.steps_in(10, {"step": step, "first": first, "views": views}) == steps
+    assert step_costs.steps_in(10, {"s/step": step, "first": first, "views": views}) == steps
 
 
 def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
@@ -54,6 +54,7 @@ def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
 def test_rows_are_trained_and_scored_once(tmp_path, capsys):
     make_cells(tmp_path / "cells")
     recipes = {"base": None, "U-Net": {"unet": True}, "decoder": {"files": ["finetune/decoder.yaml"]}}
+    recipes["decoder"]["settings"] = {"cached_views": 2}
     block = {"models": ["vitt"], "image_sizes": [64], "sets": ["cells"], "recipes": ["decoder"], "seeds": [0]}
     plan = tmp_path / "plan.yaml"
     plan.write_text(
