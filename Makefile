@@ -29,6 +29,10 @@ $(VENV)/installed: requirements.txt
 	$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+$(VENV)/tests: requirements-test.txt $(VENV)/installed
+	$(RUN) pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
 # fine-tune adapters on the built-in sample, score them, and draw predictions; with ARGS="--dataset_dir /data/mine" or other
 # settings the pictures of your own validation images are those that scoring draws
 train: setup
@@ -43,11 +47,11 @@ results: setup
 	@test -n "$(SETS)" || { echo "error: give a folder of data sets: make results SETS=/data" >&2; exit 2; }
 	$(RUN) tools.results --sets "$(SETS)" $(ARGS)
 
-test: setup lint $(LABEL_TESTS)
+test: lint $(LABEL_TESTS)
 	$(RUN) pytest -n $(WORKERS) --dist loadfile
 	$(RUN) pytest -n $(WORKERS) --dist loadfile -m slow
 
-lint: setup
+lint: $(VENV)/tests
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
@@ -80,7 +84,7 @@ $(LABEL_VENV)/installed: requirements-label.txt apps/label/environment.py $(VENV
 	$(LABEL_VENV)/bin/python apps/label/environment.py $(VENV)
 	touch $@
 
-format: setup
+format: $(VENV)/tests
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 

@@ -36,13 +36,17 @@ def require_environment():
 
 
 def copy_bundle(folder):
-    """Copy what a server changes, link what it reads; give the copy's root."""
+    """Copy what a server changes, link what it reads and the exported weights; give the copy's root."""
     root = folder / "bundle"
     (root / "models").mkdir(parents=True)
     shutil.copy(ROOT / "models" / "efficient_sam_vitt_base.pth", root / "models")
     shutil.copytree(ROOT / "apps", root / "apps")
     for name in ("configs", "scripts", "docs"):
         (root / name).symlink_to(ROOT / name)
+    exported = ROOT / ".cache" / "exported"  # named by the weights that they come from; writing them takes a minute
+    exported.mkdir(parents=True, exist_ok=True)
+    (root / ".cache").mkdir()
+    (root / ".cache" / "exported").symlink_to(exported)
     return root
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmarks of a folder, of a long list and of a large picture print what they measure."""
 
+import json
 import re
 
 import pytest
 
-from tools import benchmark_folder, benchmark_index, benchmark_validation
+from tools import benchmark_folder, benchmark_index, benchmark_processes, benchmark_validation
 
 
 def test_a_folder(tmp_path, capsys):
@@ -28,3 +29,23 @@ def test_a_large_picture(capsys):
     line = capsys.readouterr().out.splitlines()[-1]
     assert float(re.match(r"([\d.]+) s; dice/click_1 ", line)[1]) > 0
     assert 0 < float(re.search(r"dice/box ([\d.]+)", line)[1]) <= 1
+
+
+def test_several_processes(monkeypatch, capsys):
+    """Starting takes 10 seconds; with two processes, training takes .5 s an image and predicting .25 s."""
+
+    def run(layout, run_id, files, **settings):
+        assert layout == "2x1" and "multi_gpu" in files[-1]
+        if run_id == "training":
+            assert settings["batch_size"] == 2
+            return 10 + 0.5 * settings["max_epochs"] * settings["train#sampler#num_samples"], 900.0
+        return 10 + 0.25 * len(json.loads(settings["dataset_dir"].read_text())), 700.0
+
+    monkeypatch.setattr(benchmark_processes, "run", run)
+    benchmark_processes.main(["--layouts", "2x1", "--images", "2"])
+    assert capsys.readouterr().out.splitlines()[-1] == "| 2x1 | 2.00 | 900 | 4.00 | 700 |"
+
+
+def test_what_stopped_several_processes_is_told():
+    with pytest.raises(SystemExit, match=r"error: .*there\.png does not exist"):
+        benchmark_processes.run("1x1", "inferring", benchmark_processes.PREDICT, dataset_dir="not/there.png")
