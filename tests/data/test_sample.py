@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from scripts.data import sample
 from scripts.data.sample import make_sample
 from scripts.errors import InputError
 
-ROOT = Path(__file__).parents[2]
 SMALL = {"count": 6, "size": 64}
 
 
@@ -153,11 +150,13 @@ def test_processes_that_call_at_once_all_succeed(folder, tmp_path, start):
     if start == "half-made":
         make_sample(target, **SMALL)
         (target / "images/lesion_000.png").unlink()
-    code = "import sys; from scripts.data.sample import make_sample; make_sample(sys.argv[1], count=6, size=64)"
-    command = [sys.executable, "-c", code, str(target)]
-    processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    errors = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    forks = multiprocessing.get_context("fork")
+    processes = [forks.Process(target=make_sample, args=(target,), kwargs=SMALL) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     assert_same_arrays(target, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["lesions"]
 

@@ -2,9 +2,11 @@
 """Folders of a run: for itself alone, tidied, and what lay there kept."""
 
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from ignite.engine import Engine
@@ -12,11 +14,7 @@ from ignite.engine import Engine
 from scripts.errors import InputError
 from scripts.handlers import RunLock
 
-HOLD = (
-    "import sys, time; from ignite.engine import Engine; from scripts.handlers import RunLock;"
-    "f = RunLock([sys.argv[1]], True); f.attach(Engine(lambda e, b: None)); print('held', flush=True);"
-    "time.sleep(60)"
-)
+FORKS = multiprocessing.get_context("fork")
 
 
 def take(*folders, fresh=True):
@@ -25,15 +23,24 @@ def take(*folders, fresh=True):
     return folders
 
 
+def hold(folder, held, seconds):
+    """Be a run that has a folder for so long."""
+    folders = take(folder)  # noqa: F841
+    held.set()
+    time.sleep(seconds)
+
+
 def test_a_second_run_is_refused_until_the_first_has_ended_even_by_a_kill(tmp_path):
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "models")], stdout=subprocess.PIPE)
-    assert other.stdout.readline() == b"held\n"
+    held = FORKS.Event()
+    other = FORKS.Process(target=hold, args=(tmp_path / "models", held, 60))
+    other.start()
+    assert held.wait(60)
     try:
         with pytest.raises(InputError, match=r"another run writes to .*models: wait for it"):
             take(tmp_path / "models", tmp_path / "eval")
     finally:
         other.kill()
-        other.wait()
+        other.join()
     take(tmp_path / "models", tmp_path / "eval")
 
 
@@ -63,7 +70,8 @@ def test_a_users_files_and_folders_stay_whatever_they_are_called(tmp_path):
 
 
 def test_nothing_is_left_of_a_run_that_ended(tmp_path):
-    subprocess.run([sys.executable, "-c", HOLD.replace("60", "0"), str(tmp_path)], check=True)
+    code = "import sys; from tests.handlers.test_run_lock import take; folders = take(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     assert not os.listdir(tmp_path)
 
 

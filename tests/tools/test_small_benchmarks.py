@@ -46,6 +46,7 @@ def test_several_processes(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "| 2x1 | 2.00 | 900 | 4.00 | 700 |"
 
 
+@pytest.mark.slow
 def test_what_stopped_several_processes_is_told():
     with pytest.raises(SystemExit, match=r"error: .*there\.png does not exist"):
         benchmark_processes.run("1x1", "inferring", benchmark_processes.PREDICT, dataset_dir="not/there.png")
