@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks import EfficientSAM
 from ..networks.promptable import DecodesBest, Promptable
-from .writers import SETTINGS, require_package, sizes_of, write_onnx
+from .writers import SETTINGS, require_package, sizes_of, write_pair
 
 AUTO = "auto"  # OpenVINO, which is faster on a CPU, where it is installed; else torch
 BACKENDS = ("torch", "onnxruntime", "openvino", AUTO)
@@ -29,7 +29,7 @@ class ExportedNetwork(DecodesBest, nn.Module):
 
     Args:
         network: whose geometry is kept.
-        folder: with what :func:`scripts.export.writers.write_onnx` wrote, or OpenVINO's form of it.
+        folder: with what :func:`scripts.export.writers.write_pair` wrote, or OpenVINO's form of it.
         backend: ``"onnxruntime"`` or ``"openvino"``; both run on the CPU, with as many threads as torch has.
 
     Raises:
@@ -121,7 +121,7 @@ def use_backend(network: EfficientSAM, backend: str, cache_dir: str, folder: str
         kept.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=kept.parent))
         device = next(network.parameters()).device
-        write_onnx(network.cpu().eval(), work)
+        write_pair(network.cpu().eval(), work)
         network.to(device)
         if kept.is_dir() and not (kept / SETTINGS).is_file():  # somebody took files away
             shutil.rmtree(kept, ignore_errors=True)

@@ -28,28 +28,46 @@ SAM_OUTPUTS = ("masks", "iou_predictions", "low_res_masks")
 
 
 def write_onnx(network: EfficientSAM, folder: Path) -> None:
-    """Write ``encoder.onnx``, ``decoder.onnx`` and, of both as one, ``model.onnx``.
+    """Write what :func:`write_pair` writes and, of both as one, ``model.onnx``.
 
-    Numbers of images, objects and points and the images' sizes are free. :class:`scripts.export.modules.Decoder` and
-    :class:`scripts.export.modules.FullModel` say what goes in.
+    :class:`scripts.export.modules.FullModel` says what goes in.
 
     Args:
         network: a :class:`scripts.networks.promptable.Promptable`.
         folder: to write to.
     """
-    batch, objects, points = Dim("batch"), Dim("objects"), Dim("points")
-    size = {0: batch, 2: Dim("height"), 3: Dim("width")}
-    of_points, of_labels = ({0: batch, 1: objects, 2: points},) * 2
+    write_pair(network, folder)
+    names = ("image", "points", "point_labels")
+    write(FullModel(network), folder / "model.onnx", example_of(network), free_axes(), names, ("masks", "iou"))
+
+
+def write_pair(network: EfficientSAM, folder: Path) -> None:
+    """Write ``encoder.onnx`` and ``decoder.onnx``, which answer click by click.
+
+    Numbers of images, objects and points and the images' sizes are free. :class:`scripts.export.modules.Decoder` says
+    what goes in.
+
+    Args:
+        network: a :class:`scripts.networks.promptable.Promptable`.
+        folder: to write to.
+    """
+    image, of_points, of_labels = free_axes()
     example = example_of(network)
-    write(Encoder(network), folder / "encoder.onnx", example[:1], (size,), ("image",), ("embeddings",))
+    write(Encoder(network), folder / "encoder.onnx", example[:1], (image,), ("image",), ("embeddings",))
+    batch, objects = of_points[0], of_points[1]
     shapes: tuple[dict, ...] = ({0: batch}, of_points, of_labels, {}, {0: batch, 1: objects}, {})
     embeddings = network.encode_image(example[0])
     mask = torch.zeros(2, 3, 1, network.mask_size, network.mask_size)
     inputs = (embeddings, *example[1:], torch.tensor([48.0, 80.0]), mask, torch.ones(1))
     write(Decoder(network), folder / "decoder.onnx", inputs, shapes, DECODER_INPUTS, ("logits", "iou"))
-    names = ("image", "points", "point_labels")
-    write(FullModel(network), folder / "model.onnx", example, (size, of_points, of_labels), names, ("masks", "iou"))
     write_settings(network, folder)
+
+
+def free_axes() -> tuple[dict, dict, dict]:
+    """Return which axes of images, points and their labels are free."""
+    batch, objects, points = Dim("batch"), Dim("objects"), Dim("points")
+    prompts = {0: batch, 1: objects, 2: points}
+    return {0: batch, 2: Dim("height"), 3: Dim("width")}, prompts, prompts
 
 
 def write_sam(network: EfficientSAM, folder: Path, height_first: bool = False) -> None:

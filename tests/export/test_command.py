@@ -59,10 +59,8 @@ def written(network, images, tmp_path_factory):
 @pytest.fixture
 def write_copies(written, monkeypatch):
     """Copy what has been written where it would be written anew."""
-    for module in (command, writers, backends):
-        monkeypatch.setattr(
-            module, "write_onnx", lambda _, folder: shutil.copytree(written[0], folder, dirs_exist_ok=True)
-        )
+    for module, name in ((command, "write_onnx"), (writers, "write_onnx"), (backends, "write_pair")):
+        monkeypatch.setattr(module, name, lambda _, folder: shutil.copytree(written[0], folder, dirs_exist_ok=True))
 
 
 def test_onnx_is_written_and_found_to_answer_as_the_network(written):
@@ -172,16 +170,16 @@ def test_files_are_written_once_for_the_same_weights(write_copies, tmp_path):
 
 def test_two_first_exports_at_once_keep_the_files_of_one(write_copies, tmp_path, monkeypatch):
     """The second one deleted the files of the first, which was reading them."""
-    write, kept, network = backends.write_onnx, [], build_network(Settings("vitt", 64))
+    write, kept, network = backends.write_pair, [], build_network(Settings("vitt", 64))
 
     def second(network, folder):
-        monkeypatch.setattr(backends, "write_onnx", write)
+        monkeypatch.setattr(backends, "write_pair", write)
         use_backend(network, "onnxruntime", str(tmp_path))  # another process is done in the meantime
         kept.extend(path for path in (tmp_path / "exported").iterdir() if path != folder)
         (kept[0] / "read by another").touch()
         write(network, folder)
 
-    monkeypatch.setattr(backends, "write_onnx", second)
+    monkeypatch.setattr(backends, "write_pair", second)
     use_backend(network, "onnxruntime", str(tmp_path))
     assert list((tmp_path / "exported").iterdir()) == kept
     assert (kept[0] / "read by another").exists()
