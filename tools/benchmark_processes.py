@@ -81,9 +81,11 @@ def main(argv: list[str] | None = None) -> None:
         "--images", type=int, default=48, help="of a pass of training; four times as many are predicted"
     )
     parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--backends", nargs="+", default=["torch", "openvino"], help="that predict")
     given = parser.parse_args(argv)
-    print("| processes x threads | training, images/s | MB | prediction, images/s | MB |")
-    print("|---|---|---|---|---|")
+    works = ["training", *(f"prediction, {backend}" for backend in given.backends)]
+    print("| processes x threads | " + " | ".join(f"{work}, images/s | MB" for work in works) + " |")
+    print("|---" * (1 + 2 * len(works)) + "|")
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         sample = make_sample(folder / "sample", count=4 * given.images)
@@ -101,13 +103,17 @@ def main(argv: list[str] | None = None) -> None:
             train |= {"train#sampler#num_samples": given.images, "validate#dataset#data": [], "batch_size": batch}
             short, _ = run(layout, "training", TRAIN, **train, max_epochs=1)
             long, training = run(layout, "training", TRAIN, **train, max_epochs=4)
-            rates = [3 * given.images / (long - short)]
-            (short, _), (long, predicting) = (
-                run(layout, "inferring", PREDICT, **own, output_dir=folder / name, dataset_dir=listed)
-                for name, listed in lists.items()
-            )
-            rates.append((4 * given.images - BATCH) / (long - short))
-            print(f"| {layout} | {rates[0]:.2f} | {training:.0f} | {rates[1]:.2f} | {predicting:.0f} |", flush=True)
+            found = [(3 * given.images / (long - short), training)]
+            for backend in given.backends:
+                predict = {**own, "backend": backend, "output_dir": folder / "out"}
+                run(
+                    layout, "inferring", PREDICT, **predict, dataset_dir=lists["short"]
+                )  # may write the backend's files
+                short, _ = run(layout, "inferring", PREDICT, **predict, dataset_dir=lists["short"])
+                long, predicting = run(layout, "inferring", PREDICT, **predict, dataset_dir=lists["long"])
+                found.append(((4 * given.images - BATCH) / (long - short), predicting))
+            cells = [cell for rate, most in found for cell in (f"{rate:.2f}", f"{most:.0f}")]
+            print(f"| {layout} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from scripts.networks.registry import BACKBONES, MODELS
 from tests.e2e.datasets import make_cells
 from tools import results, results_page, step_costs
+
+TOOLS = Path(results.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,19 @@ from tools import results, results_page, step_costs
 )
 def test_steps_fill_the_time(step, first, views, steps):
     assert step_costs.steps_in(10, {"s/step": step, "first": first, "views": views}) == steps
+
+
+PLANS = {path.stem: plan for path in TOOLS.glob("*.yaml") if "rows" in (plan := yaml.safe_load(path.read_text()))}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_names_what_there_is(name):
+    plan = PLANS[name]
+    for recipe in filter(None, plan["recipes"].values()):
+        assert all((TOOLS.parent / "configs" / file).is_file() for file in recipe.get("files", []))
+    for block in plan["rows"]:
+        assert set(block["recipes"]) <= set(plan["recipes"]) and set(block["models"]) <= {*MODELS, *BACKBONES}
+        assert all(block[f"{key}s"] for key in results.KEYS)
 
 
 def test_a_page_has_a_table_for_each_set_and_a_plot(tmp_path):
