@@ -96,8 +96,11 @@ def main(argv: list[str] | None = None) -> None:
             lists[name].write_text(
                 json.dumps([{"image": str(path), "points": [[128, 128, 1]]} for path in images[:count]])
             )
+        own = {"image_size": given.image_size, "cache_dir": folder / "cache"}
+        predict = {**own, "output_dir": folder / "out"}
+        for backend in given.backends:  # its files are written once, and not while it is measured
+            run(given.layouts[0], "inferring", PREDICT, **predict, backend=backend, dataset_dir=lists["short"])
         for layout in given.layouts:
-            own = {"image_size": given.image_size, "cache_dir": folder / "cache"}
             batch = BATCH // int(layout.split("x")[0])
             train = {**own, "output_dir": folder / "eval", "ckpt_dir": folder / "models", "dataset_dir": sample}
             train |= {"train#sampler#num_samples": given.images, "validate#dataset#data": [], "batch_size": batch}
@@ -105,10 +108,7 @@ def main(argv: list[str] | None = None) -> None:
             long, training = run(layout, "training", TRAIN, **train, max_epochs=4)
             found = [(3 * given.images / (long - short), training)]
             for backend in given.backends:
-                predict = {**own, "backend": backend, "output_dir": folder / "out"}
-                run(
-                    layout, "inferring", PREDICT, **predict, dataset_dir=lists["short"]
-                )  # may write the backend's files
+                predict["backend"] = backend
                 short, _ = run(layout, "inferring", PREDICT, **predict, dataset_dir=lists["short"])
                 long, predicting = run(layout, "inferring", PREDICT, **predict, dataset_dir=lists["long"])
                 found.append(((4 * given.images - BATCH) / (long - short), predicting))
