@@ -28,20 +28,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from monai.bundle import ConfigParser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.engines import TrainingSimulator
 from scripts.errors import InputError
+from scripts.losses import PromptedMaskLoss
 from scripts.networks import add_adapters, checkpoint_activations, trainable_parameters
 from scripts.networks.image_encoder import PATCH_SIZE
 from scripts.networks.registry import MODELS, SHORT_NAMES, full_name
 
 Call = Callable[[], object]  # what is timed
 
+TRAIN = Path(__file__).parents[1] / "configs" / "train.yaml"
 MATRIX_SIZE, MATRIX_REPEATS = 2048, 9
 COMPILED = "training step, compiled"
+FULL = "training step, 4 rounds, 4 objects"  # as by default
 COLUMNS = {  # of the table, and how each is written
     **dict.fromkeys(("backbone", "image size", "work", "batch"), ""),
     **{"ms": ".1f", "MB": ".1f", "GFLOP": ".2f", "GFLOP/s": ".1f", "share of matmul": ".1%"},
@@ -67,14 +70,15 @@ def make_network(row: Row) -> Any:
 
 
 def prepare_training_step(
-    row: Row, device: str, rounds: int = 1, checkpointed: bool = False, compiled: bool = False
+    row: Row, device: str, rounds: int = 1, objects: int = 1, checkpointed: bool = False, compiled: bool = False
 ) -> Call:
-    """Build one step of adapter training: all rounds, the loss of the trained ones, backward, AdamW.
+    """Build one step of adapter training: all rounds, the loss of the trained ones as in train.yaml, backward, AdamW.
 
     Args:
         row: of the table.
         device: ``cpu`` or ``cuda``.
         rounds: of corrections.
+        objects: of each image.
         checkpointed: whether activations are computed again.
         compiled: whether encoder and mask decoder are compiled by ``torch.compile``, at the first step.
     """
@@ -86,17 +90,17 @@ def prepare_training_step(
     clicks = TrainingSimulator(network, rounds, gradient_rounds=min(rounds, 2))
     clicks.draw_rounds = lambda: rounds  # type: ignore[method-assign]  # always the most
     optimizer = torch.optim.AdamW(trainable_parameters(network), lr=1e-4)
+    parser = ConfigParser()
+    parser.read_config(str(TRAIN))
+    loss = PromptedMaskLoss(parser.get_parsed_content("mask_loss"), grid=parser["loss"]["grid"])
     image = torch.rand(row.batch, 3, row.image_size, row.image_size, device=device)
-    click, half = _click(row, device), row.image_size // 2
-    label = torch.zeros(row.batch, 1, row.image_size, row.image_size, device=device)
+    click, half = _click(row, device, objects), row.image_size // 2
+    label = torch.zeros(row.batch, objects, row.image_size, row.image_size, device=device)
     label[:, :, half - half // 4 :, half - half // 4 :] = 1.0
 
     def step() -> None:
         optimizer.zero_grad()
-        target = label[:, :, ::4, ::4].unsqueeze(2).expand(-1, -1, 4, -1, -1)
-        predictions = clicks(image, *click, label)
-        losses = [F.binary_cross_entropy_with_logits(logits, target) for logits, *_ in predictions]
-        torch.stack(losses).sum().backward()
+        loss(clicks(image, *click, label), label).backward()
         optimizer.step()
 
     return step
@@ -130,18 +134,19 @@ def prepare_decode(row: Row, device: str) -> Call:
 
 WORKS: dict[str, Callable[[Row, str], Call]] = {
     "training step": prepare_training_step,
-    "training step, 3 rounds": partial(prepare_training_step, rounds=3),
     "training step, checkpointed": partial(prepare_training_step, checkpointed=True),
+    FULL: partial(prepare_training_step, rounds=4, objects=4),
+    f"{FULL}, checkpointed": partial(prepare_training_step, rounds=4, objects=4, checkpointed=True),
     COMPILED: partial(prepare_training_step, compiled=True),
     "encode_image": prepare_encode_image,
     "decode": prepare_decode,
 }
 
 
-def _click(row: Row, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return one foreground click in the middle of each image."""
-    points = torch.full((row.batch, 1, 1, 2), row.image_size / 2, device=device)
-    return points, torch.ones(row.batch, 1, 1, dtype=torch.long, device=device)
+def _click(row: Row, device: str, objects: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return one foreground click in the middle of each image, for each object."""
+    points = torch.full((row.batch, objects, 1, 2), row.image_size / 2, device=device)
+    return points, torch.ones(row.batch, objects, 1, dtype=torch.long, device=device)
 
 
 def measure_row(row: Row) -> dict[str, str | float]:
@@ -191,9 +196,19 @@ def peak_memory(device: str) -> int:
 def _resident_bytes(name: str) -> int:
     """Read Linux's figure of memory in use or at its peak; elsewhere the peak stands for both."""
     if Path("/proc/self/status").exists():  # ru_maxrss would do, but it starts from the peak of the parent process
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+        return status_bytes("self", name)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def status_bytes(pid: int | str, name: str) -> int:
+    """Return a figure of memory that Linux tells of a process; 0 of one that has ended.
+
+    Args:
+        pid: of the process, or ``"self"``.
+        name: ``VmRSS`` is what is in use, ``VmHWM`` its peak.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def count_flop(row: Row) -> int:

@@ -4,8 +4,9 @@
     python -m tools.benchmark_serve --images 60,128,128 120,512,512 1,2048,2048 --backend openvino --threads 2
     python -m tools.benchmark_serve --clients 8 --threads 2
 
-Images are made: noise, and in it a bright tilted tube through all slices but two at each end. Each figure of a single
-client is the median of five.
+Beside the clicks stand the times of the encoder and the decoder alone, in the same run. Images are made: noise, and
+in it a bright tilted tube through all slices but two at each end. Each figure of a single client is the median of
+five.
 """
 
 import argparse
@@ -22,9 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession
 
-from tools.benchmark import device_name
+from apps.common.weights import Served, find_weights
+from scripts.export import choose_backend
+from tools.benchmark import device_name, time_call
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("image", "set image", "first click", "second click", "whole object", "slices", "Dice")
@@ -78,6 +82,34 @@ def make_image(shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.nd
     if shape[0] > 4:
         tube = tube & (z >= 2) & (z < shape[0] - 2)
     return rng.integers(50, 70, shape, dtype=np.int16) + 120 * tube.astype(np.int16), tube
+
+
+def measure_network(backend: str, threads: int) -> str:
+    """Time what the server runs for a first click and for each one, without the server; return a sentence.
+
+    Args:
+        backend: as the server is told.
+        threads: of the processor.
+    """
+    torch.set_num_threads(threads)
+    network = Served(choose_backend(backend, "cpu")).use(find_weights(None), "cpu").network
+    size, image = (network.image_size,) * 2, torch.rand(1, 3, network.image_size, network.image_size)
+    points, mask = torch.tensor([[[[9.0, 9.0], [12.0, 9.0]]]]), torch.randn(1, 1, 1, *(network.mask_size,) * 2)
+    labels = torch.ones(1, 1, 2, dtype=torch.long)
+    with torch.inference_mode():
+        embeddings = network.encode_image(image)
+        works = {
+            "encoder": lambda: network.encode_image(image),
+            "decoder": lambda: network.decode_best(embeddings, points, labels, size, mask),
+        }
+        found = {}
+        for name, work in works.items():
+            seconds = []
+            for _ in range(10 * REPEATS):
+                time.sleep(0.02)  # clicks come with pauses, in which threads fall asleep
+                seconds.append(time_call(work, "cpu"))
+            found[name] = statistics.median(seconds)
+    return "; ".join(f"{name} alone {1000 * seconds:.1f} ms" for name, seconds in found.items())
 
 
 def begin(client: nnInteractiveRemoteInferenceSession, image: np.ndarray) -> None:
@@ -198,7 +230,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args(argv)
-    print(f"{device_name('cpu')}, {given.threads} threads, backend {given.backend}\n")
+    print(f"{device_name('cpu')}, {given.threads} threads, backend {given.backend}")
+    print(f"{measure_network(given.backend, given.threads)}\n")
     with serving(given.threads, "--backend", given.backend, "--most-sessions", "64") as (url, server):
         if given.clients:
             print("\n".join(measure_clients(url, server, given.clients)))

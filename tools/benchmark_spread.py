@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import nibabel
 import numpy as np
 
 from scripts.export.backends import BACKENDS
-from tools.benchmark import device_name
+from tools.benchmark import device_name, status_bytes
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("volume", "backend", "slices", "Dice", "spread, s", "a slice, ms", "command, s", "memory, GiB")
@@ -59,14 +60,16 @@ def measure(shape: Sequence[int], backend: str, threads: int, weights: str) -> d
         command += ["--points", f"[{place}]", "--backend", backend, "--ckpt_path", weights]
         command += ["--output_dir", f"{folder}/out", "--cache_dir", f"{folder}/cache"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        seconds = {}
+        seconds, most = {}, 0
         for run in ("with export", "warm"):  # the first writes the network's files
             with open(f"{folder}/log", "w") as log:
                 started = os.times().elapsed
                 process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-                _, status, usage = os.wait4(process.pid, 0)
+                while process.poll() is None:  # what wait4 would tell starts from the peak of this process
+                    most = max(most, status_bytes(process.pid, "VmHWM"))
+                    time.sleep(0.1)
                 seconds[run] = os.times().elapsed - started
-            if status:
+            if process.returncode:
                 raise SystemExit(f"error: the command failed: {Path(f'{folder}/log').read_text()[-2000:]}")
         report = json.loads(Path(f"{folder}/out/volume_prediction.json").read_text())
         found = np.asarray(nibabel.load(f"{folder}/out/volume_mask.nii.gz").dataobj) > 0  # type: ignore[attr-defined]
@@ -79,7 +82,7 @@ def measure(shape: Sequence[int], backend: str, threads: int, weights: str) -> d
         f"{report['seconds']:.1f}",
         f"{1000 * report['seconds'] / max(slices, 1):.0f}",
         f"{seconds['warm']:.1f}",
-        f"{usage.ru_maxrss / 2**20:.2f}",
+        f"{most / 2**30:.2f}",
     ]
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -47,7 +47,7 @@ class PredictionSaver:
     request, has the probability of each object, float32 with the axes x, y, slice and object. A volume gets one overlay
     for each prompted slice, or of several only for those where something was found, and ``<name>_views.png`` from three
     sides where objects were spread through it. The JSON holds the prompts, and the time that the inferer noted in
-    ``meta["seconds"]``, if it did. An image is written while the next one is segmented.
+    ``meta["seconds"]``, if it did.
 
     Args:
         output_dir: folder to write to.
@@ -56,6 +56,8 @@ class PredictionSaver:
         layout: of the classes, where the ids are classes and not objects.
         output_type: ``"dicomseg"`` writes a DICOM SEG of images that are DICOM; nothing writes what is told above.
         probability: write what :class:`scripts.transforms.MergeLogitsd` kept of each object.
+        in_background: write an image while the next one is segmented. Where torch segments by the same processor it
+            takes longer than one after the other: each of its operations waits for the core that writes.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class PredictionSaver:
         layout: ClassLayout | None = None,
         output_type: str | None = None,
         probability: bool = False,
+        in_background: bool = True,
     ) -> None:
         if output_type not in (None, "dicomseg"):
             raise InputError(f"output_type is dicomseg or null, got {output_type!r}")
@@ -75,7 +78,7 @@ class PredictionSaver:
         self.probability = probability
         self.to_rgb = to_rgb or (lambda image: image)
         self.output_dir = Path(output_dir)
-        self.writer = ThreadPoolExecutor(1)
+        self.writer = ThreadPoolExecutor(1) if in_background else None
         self.written: Future | None = None  # of the image before
 
     def attach(self, engine: Engine) -> None:
@@ -83,8 +86,12 @@ class PredictionSaver:
         engine.add_event_handler(Events.COMPLETED, self.say_where)
 
     def __call__(self, engine: Engine) -> None:
+        pairs = list(zip(engine.state.batch, engine.state.output))
+        if self.writer is None:
+            self.save_all(pairs)
+            return
         self.wait()
-        self.written = self.writer.submit(self.save_all, list(zip(engine.state.batch, engine.state.output)))
+        self.written = self.writer.submit(self.save_all, pairs)
 
     def wait(self) -> None:
         """Wait until the image before is written, so that no more than two are in memory."""

@@ -61,6 +61,9 @@ class PromptSession:
         self.embedding_cache = {} if embedding_cache is None else embedding_cache
         self.views: list[ObjectView] = []
         self.previous: list[Tensor] = []
+        self.upscaled: tuple[Tensor | None, Tensor] | None = (
+            None  # the last mask whose extent was found, and its logits
+        )
 
     def start_from_masks(self, masks: Sequence[Tensor]) -> None:
         """Start from masks that the first prompts correct, where the network is shown masks at all.
@@ -139,6 +142,9 @@ class PromptSession:
         """Return the window that an object was last seen on, and its logits there (h, w)."""
         assert view.low is not None, "run before you ask"
         x0, y0, x1, y1 = window = view.crop or (0, 0, *self.size[::-1])
+        known, self.upscaled = self.upscaled, None  # not longer than it is of use: the image may be large
+        if known is not None and known[0] is view.low:
+            return window, known[1]
         return window, self.network.upscale(view.low.float(), (y1 - y0, x1 - x0))[0]
 
     def as_logits(self, mask: Tensor, crop: Crop | None = None) -> Tensor | None:
@@ -206,6 +212,7 @@ class PromptSession:
         view = self.views[q]
         if not boxes and view.low is not None:
             (left, top, _, _), logits = self.part(view)
+            self.upscaled = (view.low, logits)
             seen = mask_box((logits > 0).cpu().numpy())
             boxes = [(seen[0] + left, seen[1] + top, seen[2] + left, seen[3] + top)] if seen else []
         return box_around(boxes + clicks) if boxes + clicks else None

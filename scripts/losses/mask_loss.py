@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ..prompts.class_layout import ClassLayout
 from ..prompts.form import PADDING, SHARED
+from .pieces import sum_in_pieces
+
+PIECE = 2**19  # pixels of masks that are scored together
 
 
 class PromptedMaskLoss(nn.Module):
@@ -19,7 +22,8 @@ class PromptedMaskLoss(nn.Module):
     padding and counts for nothing; one that was prompted is not there, and no mask of it has a good IoU.
 
     Args:
-        mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceLoss.
+        mask_loss: a MONAI loss with ``sigmoid=True`` and ``reduction="none"``, such as DiceFocalLoss or DiceLoss. It
+            scores some objects at a time, and gradients are found with the score, so that it needs little memory.
         iou_weight: factor on the IoU part.
         click_weight: factor on the cross-entropy of each mask at the clicks, so that a click changes what it points at.
         layout: of the classes, where the objects are classes that are each answered by one mask alone. Then an image
@@ -74,21 +78,36 @@ class PromptedMaskLoss(nn.Module):
         exists = exists[present] | (self.layout is not None)
         if len(target) == 0:
             return (logits.sum() + iou.sum()) * 0.0
+        given = [target, exists, *(each[present] for each in clicks)]
+        pixels = logits.shape[1] * target[0].numel() * self.grid**2
+        return sum_in_pieces(self.score_objects, [logits, iou], given, max(1, int(PIECE / pixels))) / len(target)
 
+    def score_objects(self, logits: Tensor, iou: Tensor, target: Tensor, exists: Tensor, *clicks: Tensor) -> Tensor:
+        """Compute the sum of the losses of some objects.
+
+        Args:
+            logits: (N, M, h, w) of all four masks, or of the one of a class.
+            iou: (N, M) predicted.
+            target: (N, H, W) masks.
+            exists: (N) bool, whether the object is there.
+            clicks: points (N, P, 2) in 0..1 of the image and their labels (N, P), or nothing.
+
+        Returns:
+            A scalar.
+        """
         if self.grid != 1:  # the mean of a soft target's pixels
             target = F.interpolate(target[:, None].float(), scale_factor=self.grid, mode="area")[:, 0]
-        logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
         masks = target.unsqueeze(1).expand(logits.shape).to(logits.dtype)  # (N, 4 or 1, H, W)
         losses = self.mask_loss(logits.flatten(0, 1).unsqueeze(1), masks.flatten(0, 1).unsqueeze(1))
         losses = losses.flatten(1).mean(1).unflatten(0, (len(target), logits.shape[1]))  # (N, 4 or 1)
         if clicks:
-            points, point_labels = (each[present] for each in clicks)
+            points, point_labels = clicks
             losses = losses + self.click_weight * click_loss(logits, points, point_labels, masks[:, 0])
         # an empty mask of what is not there would be perfect, and the next pixel of it worthless
-        iou_error = F.mse_loss(iou.float(), mask_iou(logits.detach(), masks) * exists.unsqueeze(1))
-        if self.layout is not None:
-            return losses.mean() + self.iou_weight * iou_error
-        return losses[:, 0].mean() + losses[:, 1:].amin(1).mean() + self.iou_weight * iou_error
+        iou_error = (iou - mask_iou(logits.detach(), masks) * exists.unsqueeze(1)).square().mean(1)
+        best = losses[:, 0] if self.layout is not None else losses[:, 0] + losses[:, 1:].amin(1)
+        return (best + self.iou_weight * iou_error).sum()
 
 
 def click_loss(logits: Tensor, points: Tensor, point_labels: Tensor, target: Tensor) -> Tensor:

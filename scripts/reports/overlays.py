@@ -7,11 +7,14 @@ such as a tensor on the CPU.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
@@ -93,17 +96,16 @@ def overlay(
     height, width = array.shape[:2]
     zoom = max(1.0, min(min_side / min(height, width), 4 * min_side / max(height, width)))  # a strip stays a strip
     size = (round(width * zoom), round(height * zoom))
-    canvas = np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+    picture = Image.fromarray(_resize(array, size))
     ids = np.asarray(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
     line = max(1, round(min(size) / 200))
     for box in ndimage.find_objects((ids > 0).view(np.uint8)):  # of all that is drawn
-        part, on_part = canvas[box], ids[box]
-        drawn = on_part > 0
-        colours = PALETTE[(on_part[drawn] - 1) % len(PALETTE)]
-        filled = np.rint((1 - FILL) * part[drawn] + FILL * colours)
-        part[drawn] = np.where(_outline(on_part, line)[drawn, None], colours, filled)
-
-    picture = Image.fromarray(canvas)
+        on_part = ids[box]
+        share = np.where(on_part > 0, np.uint8(round(255 * FILL)), np.uint8(0))
+        share[_outline(on_part, line)] = 255
+        colours = Image.fromarray(((on_part - 1) % len(PALETTE)).astype(np.uint8))
+        colours.putpalette(PALETTE.tobytes())
+        picture.paste(colours.convert("RGB"), (box[1].start, box[0].start), Image.fromarray(share))
     _draw_prompts(picture, (points + 0.5) * zoom - 0.5, point_labels, line)  # middles of pixels, in the enlarged grid
     return np.array(picture)
 
@@ -179,6 +181,14 @@ def _check_prompts(points: ArrayLike | None, point_labels: ArrayLike | None) -> 
     return points, point_labels
 
 
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to a size (width, height) as PIL does by its bicubic filter, in a tenth of the time."""
+    if image.shape[1::-1] == size:
+        return image
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # a copy, which may be written to
+    return F.interpolate(pixels, size[::-1], mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+
+
 def _outline(ids: np.ndarray, width: int) -> np.ndarray:
     """Return the pixels, (H, W) bool, that lie within ``width`` steps of another id or the border, of (H, W) ids."""
     ring = np.pad(ids, 1)
@@ -202,6 +212,7 @@ def _draw_prompts(picture: Image.Image, points: np.ndarray, point_labels: np.nda
             picture.paste(star, (x - star.width // 2, y - star.height // 2), star)
 
 
+@functools.lru_cache
 def _star(radius: int, colour: tuple[int, int, int]) -> Image.Image:
     """Return a five-pointed star with a white rim, RGBA, of 2 * radius + 1 pixels each way."""
     scale, side = 8, 2 * radius + 1  # drawn large and shrunk, for smooth edges

@@ -112,7 +112,7 @@ def run_processes(count, run_id, config, meanwhile=None, **settings):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
             environment = {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if count > 1 else {}
             processes.append(FORKS.Process(target=_main, args=(argv, *map(str, files), environment)))
-            with mock.patch.dict(os.environ, ENVIRONMENT):  # the first start starts the process that forks
+            with mock.patch.dict(os.environ, ENVIRONMENT, PYTHONPATH=""):  # the first starts the process that forks
                 processes[-1].start()
         if meanwhile:
             meanwhile(processes, [out for out, _ in outs])

@@ -2,13 +2,16 @@
 """Predictions to files, beside what the runs of tests/e2e see."""
 
 import csv
+import threading
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
 
+from scripts.data.inputs import InputDataset, InputLoader
 from scripts.handlers import PredictionSaver
 from scripts.prompts.class_layout import ClassLayout
 from scripts.prompts.form import write_entries
@@ -36,3 +39,15 @@ def test_the_overlay_shows_what_the_table_lists(tmp_path, layout):
         expected = 128 + 0.4 * (colour - 128)
         x, y = int(row["x1"]) - 20, int(row["y1"]) - 20
         np.testing.assert_allclose(picture[y, x], expected, atol=3)  # JPEG
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_a_background_thread_writes_only_where_it_is_asked_for(tmp_path, in_background):
+    loader = InputLoader(InputDataset([{"image": "a.png"}], dict))
+    saver, threads = PredictionSaver(str(tmp_path), loader, in_background=in_background), []
+    saver.save_all = lambda pairs: threads.append((threading.current_thread(), pairs))
+    engine = Engine(lambda engine, batch: ["found"])
+    saver.attach(engine)
+    engine.run([["a"], ["b"]])
+    assert [pairs for _, pairs in threads] == [[("a", "found")], [("b", "found")]]
+    assert all((thread is threading.main_thread()) != in_background for thread, _ in threads)

@@ -30,7 +30,12 @@ def start(*arguments):
     """Start the server, and wait until it says that it is ready."""
     command = [sys.executable, "-m", "apps.serve", *map(str, arguments)]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env={**ENVIRONMENT, "PYTHONPATH": os.environ["PYTHONPATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     said = ""
     for line in process.stdout:

@@ -30,6 +30,7 @@ def test_one_click_in_napari_gives_a_mask(tmp_path):
             **os.environ,
             **ENVIRONMENT,
             "HOME": str(tmp_path),
+            "PYTHONPATH": "",  # napari needs scikit-image
             "QT_QPA_PLATFORM": "xcb",
             "LIBGL_ALWAYS_SOFTWARE": "1",
         }

@@ -2,6 +2,7 @@
 """The benchmark of the server runs the real one, and its user keeps what the server keeps."""
 
 import json
+import re
 
 import pytest
 
@@ -19,7 +20,9 @@ def test_an_object_is_brighter_than_all_else_and_lies_elsewhere_for_another_seed
 def test_a_table_of_clicks_and_what_clients_get_at_once(capsys, monkeypatch):
     monkeypatch.setattr(benchmark_serve, "REPEATS", 1)
     benchmark_serve.main(["--images", "6,48,40", "1,64,64", "--backend", "torch", "--threads", "1"])
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[-2:]]
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"encoder alone [\d.]+ ms; decoder alone [\d.]+ ms", lines[1])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[-2:]]
     assert [row[0] for row in rows] == ["6 x 48 x 40", "1 x 64 x 64"]
     assert all(float(cell) > 0 for cell in rows[0][1:5]) and rows[1][4:] == ["", "", ""]
     monkeypatch.setattr(benchmark_serve, "CLICKS", 4)
