@@ -39,7 +39,7 @@ def test_gradients_are_the_same_from_fewer_bytes():
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-7, msg=name)
-    assert bytes_checkpointed < 0.75 * bytes_plain
+    assert bytes_checkpointed < 0.25 * bytes_plain  # of the encoder alone it would be half
 
 
 def test_names_stay_and_a_copy_is_a_network_of_its_own():
