@@ -61,9 +61,7 @@ class PromptSession:
         self.embedding_cache = {} if embedding_cache is None else embedding_cache
         self.views: list[ObjectView] = []
         self.previous: list[Tensor] = []
-        self.upscaled: tuple[Tensor | None, Tensor] | None = (
-            None  # the last mask whose extent was found, and its logits
-        )
+        self.upscaled: tuple[Tensor | None, Tensor] | None = None  # of the last extent that was found: mask, its logits
 
     def start_from_masks(self, masks: Sequence[Tensor]) -> None:
         """Start from masks that the first prompts correct, where the network is shown masks at all.
